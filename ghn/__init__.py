@@ -1,0 +1,1 @@
+"""Graph hypernetworks for PyTorch: networks that write the weights of other networks."""

@@ -1,0 +1,14 @@
+"""Graphs of models: what a network computes, and which tensor is used where."""
+
+from ghn.graphs.graph import Node, ParamGraph, ParamSpec, Use
+from ghn.graphs.ops import OPERATORS, ROLES, VOCABULARY_VERSION
+
+__all__ = [
+    "OPERATORS",
+    "ROLES",
+    "VOCABULARY_VERSION",
+    "Node",
+    "ParamGraph",
+    "ParamSpec",
+    "Use",
+]

@@ -1,0 +1,84 @@
+"""Names for interchangeable parts: one generic class, one instance for each subpackage.
+
+An entry is added by a decorator where the part is defined; a subpackage's `__init__` imports its
+modules, so what is registered is what is imported and nothing is found by scanning folders.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from ghn.errors import ConfigError, UnknownNameError
+
+__all__ = ["Registry", "unknown_name"]
+
+T = TypeVar("T")
+
+
+def unknown_name(kind: str, name: str, known: list[str], limit: int = 30) -> UnknownNameError:
+    """Build the error for a name that is not among the known ones.
+
+    Args:
+        kind: What the name names, such as `"decoder"`.
+        name: The name that was asked for.
+        known: All valid names.
+        limit: Most names to list in the message.
+
+    Returns:
+        An error whose message holds the nearest match and the list of names.
+    """
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    shown = ", ".join(sorted(known)[:limit]) + (", ..." if len(known) > limit else "")
+    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Registered: {shown or 'none'}.")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A read-only mapping from names to entries, filled by a decorator.
+
+    Args:
+        kind: What an entry is, in the singular; used in messages.
+
+    Example:
+        >>> SHAPES: Registry[type] = Registry("shape")
+        >>> @SHAPES.register("square")
+        ... class Square: ...
+        >>> SHAPES["square"] is Square
+        True
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files its argument under `name`.
+
+        Raises:
+            ConfigError: If the name is taken.
+        """
+        if name in self._entries:
+            raise ConfigError(f"{self.kind} {name!r} is already registered; choose another name")
+
+        def add(entry: T) -> T:
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise unknown_name(self.kind, name, list(self._entries)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
