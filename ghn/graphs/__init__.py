@@ -2,6 +2,7 @@
 
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec, Use
 from ghn.graphs.ops import OPERATORS, ROLES, VOCABULARY_VERSION
+from ghn.graphs.trace import trace
 
 __all__ = [
     "OPERATORS",
@@ -11,4 +12,5 @@ __all__ = [
     "ParamGraph",
     "ParamSpec",
     "Use",
+    "trace",
 ]

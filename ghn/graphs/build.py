@@ -1,0 +1,406 @@
+"""From recorded calls to a parameter graph.
+
+Every recorded call becomes a *value*: which nodes wrote it, and which parameters are in it that no
+node has consumed yet. Calls that only change shape pass values on. A call that reads data becomes a
+node, and the parameters in its arguments hang on it. A call that reads parameters alone (weight
+standardisation, a gathered position table, a class token's normalisation) waits: if its result is
+used as a weight the call is contracted into the consumer, if it is used as data it becomes a node.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ghn.graphs.aten import CONSTANTS, LAYERS, NODES, READS_SHAPE, SHAPE_ONLY
+from ghn.graphs.graph import Node, ParamGraph, ParamSpec
+from ghn.graphs.record import Call
+from ghn.graphs.slots import (
+    DATA,
+    Slot,
+    activation_axes,
+    attributes_of,
+    conv_op,
+    fan_in,
+    slots_of,
+    stored_axes,
+)
+
+__all__ = ["GraphBuilder"]
+
+_COPIES = frozenset({"clone", "contiguous", "_to_copy", "copy", "repeat"})
+_TOKEN_OPS = frozenset({"concat", "where", "scatter", "attention"})
+_SCALE_OPS = frozenset({"mul", "div", "pow"})
+_FAN_IN_ROLES = frozenset({"weight", "recurrent_weight", "direction"})
+_LAYER_OPS = frozenset(LAYERS.values()) | {"depthwise_conv", "conv_transpose"}
+_RAW_OPS = frozenset({"pad", "add", "mul", "div", "interpolate", "concat", "clamp"})
+_SINK_OPS = frozenset(
+    {"softmax", "sigmoid", "mean", "avg_pool", "interpolate", "mul", "div", "index", "clamp"}
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ref:
+    """A parameter inside a value: its name, and role and letters where the way there set them."""
+
+    name: str
+    role: str = ""
+    axes: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class Value:
+    """What is known of a tensor: the nodes that wrote it and the parameters still in it.
+
+    `waiting` is the call that made it out of parameters alone, if that was a layer.
+    """
+
+    nodes: tuple[int, ...] = ()
+    refs: tuple[Ref, ...] = ()
+    waiting: int | None = None
+
+
+_CONSTANT = Value()
+
+
+@dataclasses.dataclass(slots=True)
+class _Draft:
+    """A node under construction."""
+
+    op: str
+    scope: str
+    attributes: dict[str, Any]
+    inputs: tuple[int, ...]
+    parameters: list[tuple[str, str]]
+    channels: int
+
+
+class GraphBuilder:
+    """Builds the graph of one recorded forward pass.
+
+    Args:
+        calls: The recorded calls, in order.
+        parameters: Leading name and tensor of each parameter, as the forward pass saw them.
+        inputs: The tensors passed to the model, in order.
+    """
+
+    def __init__(
+        self, calls: Sequence[Call], parameters: dict[str, Tensor], inputs: Sequence[Tensor]
+    ) -> None:
+        self.calls = calls
+        self.parameters = parameters
+        self.drafts: list[_Draft] = []
+        self.specs: dict[str, ParamSpec] = {}
+        self.assumptions: list[str] = []
+        self._values: list[Value] = []
+        self._arguments: list[list[Value]] = []
+        self._emitted: dict[int, int] = {}
+        self._storages = {_storage(t): name for name, t in parameters.items()}
+        self._leaves: dict[int, Value] = {
+            id(t): Value(refs=(Ref(name),)) for name, t in parameters.items()
+        }
+        self._split: dict[int, tuple[int, Tensor, set[int]]] = {}
+        for tensor in inputs:
+            if id(tensor) not in self._leaves:
+                node = self._add_node(_Draft("input", "", {}, (), [], 0))
+                self._leaves[id(tensor)] = Value(nodes=(node,))
+
+    def build(
+        self, outputs: Iterable[tuple[Tensor, tuple[int, ...]]], names: Sequence[str]
+    ) -> ParamGraph:
+        """Process all calls and return the graph.
+
+        Args:
+            outputs: The tensors that the model returned, each with the calls that wrote it.
+            names: Leading names of all parameters, in the model's order.
+        """
+        for index, call in enumerate(self.calls):
+            self._values.append(self._process(index, call))
+        self._add_output(list(outputs))
+        keep, edges = self._prune()
+        return self._assemble(keep, edges, names)
+
+    def _process(self, index: int, call: Call) -> Value:
+        arguments = [self._read(tensor, writers) for tensor, writers in call.sources]
+        self._arguments.append(arguments)
+        name = call.name
+        if name in SHAPE_ONLY:
+            self._note_sections(call, arguments, only_copies=True)
+            return _union(arguments[1:2] if name == "copy" else arguments)
+        if name in CONSTANTS or name in READS_SHAPE:
+            if name == "_local_scalar_dense" and any(a.nodes for a in arguments):
+                self._assume_value(call)
+            return _CONSTANT
+        if any(a.nodes for a in arguments):
+            return Value(nodes=(self._emit(index),))
+        merged = _union(arguments)
+        if not merged.refs:
+            return _CONSTANT
+        if name in LAYERS or merged.waiting is not None:
+            return Value(refs=merged.refs, waiting=index)
+        return Value(refs=_transform(call, merged.refs))
+
+    def _assume_value(self, call: Call) -> None:
+        where = f"module {call.scope!r}" if call.scope else "the model"
+        text = f"{where} reads a value computed from its input; the trace took it for true, or 1"
+        if text not in self.assumptions:
+            self.assumptions.append(text)
+
+    def _read(self, tensor: Tensor, writers: tuple[int, ...]) -> Value:
+        if not writers:
+            leaf = self._leaves.get(id(tensor))
+            if leaf is None and (owner := self._storages.get(_storage(tensor))) is not None:
+                leaf = Value(refs=(Ref(owner),))
+            return leaf or _CONSTANT
+        if len(writers) == 1:
+            return self._values[writers[0]]
+        return _union([self._values[w] for w in writers])
+
+    def _emit(self, index: int) -> int:
+        """Make a node of a call, once; calls it waits for become nodes before it."""
+        if index in self._emitted:
+            return self._emitted[index]
+        call, arguments = self.calls[index], self._arguments[index]
+        op = LAYERS.get(call.name) or NODES.get(call.name, "other")
+        slots = slots_of(
+            call, [bool(a.nodes) for a in arguments], [bool(a.refs) for a in arguments]
+        )
+        inputs: list[int] = []
+        for argument, slot in zip(arguments, slots, strict=True):
+            if slot is DATA and argument.waiting is not None:
+                inputs.append(self._emit(argument.waiting))
+            inputs.extend(argument.nodes)
+        op = self._refine(op, call, slots, arguments)
+        self._note_sections(call, arguments)
+        node = self._add_node(_Draft(op, call.scope, attributes_of(call, op), tuple(inputs), [], 0))
+        self.drafts[node].channels = self._channels(call, op, inputs)
+        for (tensor, _), argument, slot in zip(call.sources, arguments, slots, strict=True):
+            if argument.refs and (slot is not DATA or argument.waiting is None):
+                self._attach(node, call, tensor, argument.refs, slot)
+        if op in ("linear", "conv") and call.outputs:
+            self._split[_storage(call.outputs[0])] = (node, call.outputs[0], set())
+        self._emitted[index] = node
+        return node
+
+    def _add_node(self, draft: _Draft) -> int:
+        self.drafts.append(draft)
+        return len(self.drafts) - 1
+
+    def _refine(self, op: str, call: Call, slots: list[Slot], arguments: list[Value]) -> str:
+        if op == "conv":
+            return conv_op(call)
+        if op == "linear" and not any(s.role == "weight" for s in slots):
+            return "matmul"
+        if op == "index" and arguments[0].refs and not arguments[0].nodes:
+            return "embedding"
+        return op
+
+    def _channels(self, call: Call, op: str, inputs: list[int]) -> int:
+        if call.outputs and call.outputs[0].ndim > 1:
+            if op == "linear":
+                return call.outputs[0].shape[-1]
+            if op in ("conv", "depthwise_conv", "conv_transpose"):
+                return call.outputs[0].shape[1]
+        return next((self.drafts[i].channels for i in inputs if self.drafts[i].channels), 0)
+
+    def _attach(
+        self, node: int, call: Call, tensor: Tensor, refs: tuple[Ref, ...], slot: Slot
+    ) -> None:
+        """Hang the parameters of one argument on a node."""
+        draft = self.drafts[node]
+        if slot is DATA:
+            slot = self._data_slot(draft, tensor, refs)
+        main = max(refs, key=lambda r: self.parameters[r.name].numel())
+        for ref in refs:
+            role = ref.role or (slot.role if ref is main or len(refs) == 1 else "scale")
+            if slot.role not in _FAN_IN_ROLES and not ref.role:
+                role = slot.role
+            if (ref.name, role) not in draft.parameters:
+                draft.parameters.append((ref.name, role))
+            if ref.name not in self.specs:
+                self.specs[ref.name] = self._spec(node, call, tensor, ref, role, slot)
+
+    def _data_slot(self, draft: _Draft, tensor: Tensor, refs: tuple[Ref, ...]) -> Slot:
+        """The role of a parameter that enters as data follows from the operator and its shape."""
+        axes = activation_axes(tensor, draft.channels)
+        if draft.op == "embedding":
+            return Slot("table", "v" + "o" * (tensor.ndim - 1))
+        if draft.op in _TOKEN_OPS or draft.op in _LAYER_OPS:
+            return Slot("token", axes)
+        if draft.op in _SCALE_OPS:
+            return Slot("scale", axes)
+        if draft.op == "add":
+            is_position = "t" in axes or any("t" in r.axes for r in refs)
+            return Slot("position" if is_position else "bias", axes)
+        if draft.op in ("grid_sample", "interpolate"):
+            return Slot("position", axes)
+        return Slot("other", axes)
+
+    def _spec(
+        self, node: int, call: Call, tensor: Tensor, ref: Ref, role: str, slot: Slot
+    ) -> ParamSpec:
+        stored = self.parameters[ref.name]
+        same = self._storages.get(_storage(tensor)) == ref.name
+        axes = ref.axes or stored_axes(stored, tensor, slot.axes, same)
+        shape = tuple(stored.shape)
+        groups = int(self.drafts[node].attributes.get("groups", 1))
+        return ParamSpec(
+            name=ref.name,
+            shape=shape,
+            dtype=str(stored.dtype).removeprefix("torch."),
+            node=node,
+            role=role,
+            axes=axes,
+            fan_in=fan_in(axes, shape, call) if role in _FAN_IN_ROLES else 0,
+            groups=groups if "conv" in self.drafts[node].op else 1,
+            sections=_gates(call) if call.name in LAYERS else 1,
+        )
+
+    def _note_sections(self, call: Call, arguments: list[Value], only_copies: bool = False) -> None:
+        """Remember at which offsets the output of a linear or convolution is read."""
+        if only_copies and call.name not in _COPIES:
+            return
+        for (tensor, _), value in zip(call.sources, arguments, strict=True):
+            known = self._split.get(_storage(tensor)) if len(value.nodes) == 1 else None
+            if known is not None and known[0] == value.nodes[0]:
+                known[2].add(tensor.storage_offset())
+
+    def _add_output(self, outputs: list[tuple[Tensor, tuple[int, ...]]]) -> None:
+        draft = _Draft("output", "", {}, (), [], 0)
+        inputs: list[int] = []
+        refs: list[Ref] = []
+        for tensor, writers in outputs:
+            value = self._read(tensor, writers)
+            if value.waiting is not None:
+                inputs.append(self._emit(value.waiting))
+            else:
+                refs.extend(value.refs)
+            inputs.extend(value.nodes)
+        draft.inputs = tuple(inputs)
+        node = self._add_node(draft)
+        for ref in refs:
+            tensor = self.parameters[ref.name]
+            call = Call("output", (), {}, [], [], "")
+            self._attach(node, call, tensor, (ref,), DATA)
+
+    def _prune(self) -> tuple[list[int], set[tuple[int, int]]]:
+        """Keep what leads to the output or to a parameter."""
+        wanted = [bool(d.parameters) for d in self.drafts]
+        wanted[-1] = True
+        for index in range(len(self.drafts) - 1, -1, -1):
+            if wanted[index]:
+                for source in self.drafts[index].inputs:
+                    wanted[source] = True
+        keep = [i for i, w in enumerate(wanted) if w]
+        edges = {(u, i) for i in keep for u in self.drafts[i].inputs}
+        return keep, edges
+
+    def _assemble(
+        self, keep: list[int], edges: set[tuple[int, int]], names: Sequence[str]
+    ) -> ParamGraph:
+        position = {old: new for new, old in enumerate(keep)}
+        nodes = [
+            Node(d.op, d.scope, d.attributes, tuple(d.parameters))
+            for d in (self.drafts[i] for i in keep)
+        ]
+        numbered = sorted((position[u], position[v]) for u, v in edges)
+        stems, heads = _ends(nodes, numbered)
+        sections = {position[n]: _count_sections(t, seen) for n, t, seen in self._split.values()}
+        specs = {}
+        for name in names:
+            if name not in self.specs:
+                continue
+            spec = self.specs[name]
+            node = position[spec.node]
+            split = sections.get(node, 1) if spec.role in ("weight", "bias") else 1
+            specs[name] = dataclasses.replace(
+                spec,
+                node=node,
+                stem=node in stems,
+                head=node in heads,
+                sections=max(spec.sections, split),
+            )
+        return ParamGraph(
+            nodes=nodes,
+            edges=numbered,
+            specs=specs,
+            untouched=[n for n in names if n not in specs],
+            assumptions=tuple(self.assumptions),
+        )
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _union(values: Sequence[Value]) -> Value:
+    if len(values) == 1:
+        return values[0]
+    nodes: dict[int, None] = {}
+    refs: dict[Ref, None] = {}
+    waiting = None
+    for value in values:
+        nodes.update(dict.fromkeys(value.nodes))
+        refs.update(dict.fromkeys(value.refs))
+        waiting = value.waiting if value.waiting is not None else waiting
+    return Value(tuple(nodes), tuple(refs), waiting)
+
+
+def _transform(call: Call, refs: tuple[Ref, ...]) -> tuple[Ref, ...]:
+    """Pass parameters through arithmetic among parameters; note what it makes of them."""
+    if call.name == "weight_norm":
+        roles = ("direction", "magnitude")
+        return tuple(dataclasses.replace(r, role=n) for r, n in zip(refs, roles, strict=False))
+    if call.name in ("index", "index_select", "gather") and call.sources:
+        table = call.sources[0][0]
+        axes = "t" + "o" * (table.ndim - 1) if table.ndim else ""
+        return tuple(dataclasses.replace(r, axes=r.axes or axes) for r in refs)
+    return refs
+
+
+def _gates(call: Call) -> int:
+    """Number of gates that a recurrent layer stacks in its weights."""
+    return {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}.get(call.name, 1)
+
+
+def _count_sections(output: Tensor, offsets: set[int]) -> int:
+    """Number of equal channel blocks at whose starts the output is read, else 1."""
+    count = len(offsets)
+    if count < 2 or output.ndim < 2:
+        return 1
+    axis = 1 if output.ndim == 4 else output.ndim - 1
+    channels, stride = output.shape[axis], output.stride(axis)
+    if channels % count:
+        return 1
+    step = channels // count * stride
+    return count if offsets == {j * step for j in range(count)} else 1
+
+
+def _ends(nodes: list[Node], edges: list[tuple[int, int]]) -> tuple[set[int], set[int]]:
+    """Return the weight layers that read the model's input, and those that emit its output."""
+    before: list[list[int]] = [[] for _ in nodes]
+    after: list[list[int]] = [[] for _ in nodes]
+    for u, v in edges:
+        before[v].append(u)
+        after[u].append(v)
+    raw = [False] * len(nodes)
+    for i, node in enumerate(nodes):
+        passes = node.op in _RAW_OPS and not node.parameters and before[i]
+        raw[i] = node.op == "input" or bool(passes and all(raw[u] for u in before[i]))
+    sink = [False] * len(nodes)
+    for i in range(len(nodes) - 1, -1, -1):
+        node = nodes[i]
+        sums = node.op == "add" and all(nodes[u].op in ("linear", "conv") for u in before[i])
+        passes = (node.op in _SINK_OPS or sums) and not node.parameters and after[i]
+        sink[i] = node.op == "output" or bool(passes and all(sink[v] for v in after[i]))
+    layers = [i for i, n in enumerate(nodes) if n.op in ("linear", "conv", "embedding")]
+    stems = {i for i in layers if any(raw[u] for u in before[i])}
+    heads = {
+        i
+        for i in layers
+        if nodes[i].op != "embedding" and after[i] and all(sink[v] for v in after[i])
+    }
+    return stems, heads

@@ -1,0 +1,226 @@
+"""Record what a forward pass does: every operator call, with the tensors it reads and writes.
+
+Calls are seen at two levels. A dispatch mode sees every aten operator, whoever calls it. A function
+mode sees the few functions whose decomposition depends on the device (linear, attention, recurrent
+layers, weight normalisation) as one call each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Call", "Recorder"]
+
+FUNCTIONS: dict[Callable[..., Any], str] = {
+    F.linear: "linear",
+    F.scaled_dot_product_attention: "scaled_dot_product_attention",
+    torch.lstm: "lstm",
+    torch.gru: "gru",
+    torch.rnn_tanh: "rnn_tanh",
+    torch.rnn_relu: "rnn_relu",
+    torch.lstm_cell: "lstm_cell",
+    torch.gru_cell: "gru_cell",
+    torch.rnn_tanh_cell: "rnn_tanh_cell",
+    torch.rnn_relu_cell: "rnn_relu_cell",
+    torch._weight_norm: "weight_norm",
+    F.rms_norm: "rms_norm",
+}
+# Python functions that call recorded functions: they are entered instead of run as one call.
+ENTERED = {F.multi_head_attention_forward}
+
+
+@dataclasses.dataclass(slots=True)
+class Call:
+    """One recorded operator call.
+
+    Attributes:
+        name: Operator name without namespace, overload or trailing underscore.
+        args: Positional arguments as passed.
+        kwargs: Keyword arguments as passed.
+        outputs: Tensors it returned or wrote.
+        sources: For each tensor argument in order, the tensor and the indices of the calls that
+            wrote what it holds; no index for a leaf.
+        scope: Dotted path of the module that was running.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Tensor]
+    sources: list[tuple[Tensor, tuple[int, ...]]]
+    scope: str
+
+
+class Recorder:
+    """Collects calls while its context is active.
+
+    Args:
+        model: The model whose modules give calls their scope.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.calls: list[Call] = []
+        self._writer: dict[int, int] = {}
+        self._storage_writes: dict[int, list[int]] = {}
+        self._muted = 0
+        self._names = {id(m): name for name, m in model.named_modules()}
+        self._scopes = [""]
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record every call made inside the block."""
+        enter = module_hooks.register_module_forward_pre_hook(self._enter_module)
+        leave = module_hooks.register_module_forward_hook(self._leave_module, always_call=True)
+        try:
+            with _FunctionMode(self), _DispatchMode(self):
+                yield
+        finally:
+            enter.remove()
+            leave.remove()
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Run calls without recording them."""
+        self._muted += 1
+        try:
+            yield
+        finally:
+            self._muted -= 1
+
+    def sources(self, tensor: Tensor) -> tuple[int, ...]:
+        """Return the calls that wrote what `tensor` holds now."""
+        writer = self._writer.get(id(tensor), -1)
+        found = () if writer < 0 else (writer,)
+        if self._storage_writes:
+            writes = self._storage_writes.get(_storage(tensor))
+            if writes is not None:
+                found += tuple(w for w in writes if w > writer)
+        return found
+
+    def add(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+        written: list[Tensor] | None = None,
+    ) -> None:
+        """File a call. `written` are the arguments that it changed in place."""
+        if self._muted:
+            return
+        inputs = list(tensors_in(args))
+        if kwargs:
+            inputs.extend(tensors_in(tuple(kwargs.values())))
+        outputs = list(tensors_in((output,)))
+        sources = [(t, self.sources(t)) for t in inputs]
+        index = len(self.calls)
+        self.calls.append(Call(name, args, kwargs, outputs, sources, self._scopes[-1]))
+        for tensor in outputs:
+            self._writer[id(tensor)] = index
+        for tensor in written or ():
+            self._writer[id(tensor)] = index
+            self._storage_writes.setdefault(_storage(tensor), []).append(index)
+
+    def _enter_module(self, module: nn.Module, args: Any) -> None:
+        self._scopes.append(self._names.get(id(module), self._scopes[-1]))
+
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        if len(self._scopes) > 1:
+            self._scopes.pop()
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors of nested tuples and lists, in order."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from tensors_in(value)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+class _FunctionMode(TorchFunctionMode):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in ENTERED:
+            with self:
+                return func(*args, **kwargs)
+        name = FUNCTIONS.get(func)
+        if name is None:
+            return func(*args, **kwargs)
+        with self.recorder.muted():
+            output = func(*args, **kwargs)
+        self.recorder.add(name, args, kwargs, output)
+        return output
+
+
+@dataclasses.dataclass(slots=True, frozen=True)
+class _Operator:
+    """What the dispatch mode must know of an aten operator, looked up once."""
+
+    name: str
+    written: tuple[int | str, ...]
+
+
+_OPERATORS: dict[Any, _Operator] = {}
+
+
+def _operator(func: Any) -> _Operator:
+    known = _OPERATORS.get(func)
+    if known is None:
+        base = func._schema.name.split("::")[-1]
+        written = tuple(
+            a.name if a.kwarg_only else position
+            for position, a in enumerate(func._schema.arguments)
+            if a.alias_info is not None and a.alias_info.is_write
+        )
+        known = _Operator(base.rstrip("_") or base, written)
+        _OPERATORS[func] = known
+    return known
+
+
+class _DispatchMode(TorchDispatchMode):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operator = _operator(func)
+        if operator.name == "_local_scalar_dense" and args[0].is_meta:
+            # A value is read where there are none: say yes, or one. The graph says so.
+            self.recorder.add(operator.name, args, kwargs, None)
+            return _answer(args[0])
+        output = func(*args, **kwargs)
+        written = None
+        if operator.written:
+            changed = (
+                kwargs.get(key) if isinstance(key, str) else args[key] if key < len(args) else None
+                for key in operator.written
+            )
+            written = list(tensors_in(tuple(changed)))
+        self.recorder.add(operator.name, args, kwargs, output, written)
+        return output
+
+
+def _answer(tensor: Tensor) -> bool | int | float:
+    if tensor.dtype == torch.bool:
+        return True
+    return 1.0 if tensor.is_floating_point() else 1

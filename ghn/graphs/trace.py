@@ -1,0 +1,181 @@
+"""`trace`: the parameter graph of any PyTorch module, from one forward pass without weights.
+
+The forward pass runs in evaluation mode on the meta device: every operator is seen, no weight is
+allocated, and the model is left exactly as it was. Where the control flow depends on values, the
+trace falls back to a run on the CPU and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghn.errors import GHNError, InputError, TraceError, UnsupportedModelError
+from ghn.graphs.build import GraphBuilder
+from ghn.graphs.graph import ParamGraph
+from ghn.graphs.inputs import ExampleInputs, candidates, describe
+from ghn.graphs.isolate import isolate, unwrap
+from ghn.graphs.record import Recorder
+from ghn.rng import preserve_global_state
+
+__all__ = ["parameter_names", "trace"]
+
+META = torch.device("meta")
+CPU = torch.device("cpu")
+# A value-dependent model larger than this is not copied to the CPU for the fallback.
+CPU_LIMIT_BYTES = 4 << 30
+
+
+def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
+    """Return the graph of operators that a model's forward pass runs, and of its parameters.
+
+    Args:
+        model: Any module, on any device, the meta device included. Wrappers (`torch.compile`,
+            DistributedDataParallel) are looked through. The model is left as it was.
+        example_inputs: A tensor, a tuple of positional arguments, or a dict of keyword arguments;
+            only shapes and types matter. Inferred from the model if None: timm's and transformers'
+            configs, torchvision's sizes, else the first layer's shape.
+
+    Returns:
+        The graph. Two traces of one model are equal.
+
+    Raises:
+        InputError: If no input can be inferred, or the model refuses the given one.
+        TraceError: If the forward pass fails or cannot be recorded.
+        UnsupportedModelError: If the module has no parameters, or uninitialised ones.
+
+    Example:
+        >>> trace(nn.Linear(4, 2), torch.empty(1, 4)).parameters
+        {'weight': [Use(node=1, role='weight')], 'bias': [Use(node=1, role='bias')]}
+    """
+    model = unwrap(model)
+    names, aliases = parameter_names(model)
+    _check_traceable(model, names)
+    options = candidates(model, example_inputs)
+    graph = _first_success(model, names, options, given=example_inputs is not None)
+    graph.aliases.update(aliases)
+    return graph
+
+
+def parameter_names(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
+    """Return the parameters by leading name, and the alias names of tied ones.
+
+    The leading name of a tied parameter is the first one of `named_parameters()`.
+    """
+    leading: dict[int, str] = {}
+    parameters: dict[str, nn.Parameter] = {}
+    aliases: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = leading.setdefault(id(parameter), name)
+        if first == name:
+            parameters[name] = parameter
+        else:
+            aliases[name] = first
+    return parameters, aliases
+
+
+def _check_traceable(model: nn.Module, parameters: dict[str, nn.Parameter]) -> None:
+    if not parameters:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no parameters; there is nothing to trace or predict"
+        )
+    lazy = [n for n, p in parameters.items() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise UnsupportedModelError(
+            f"parameters without a shape yet: {', '.join(lazy[:5])}; run one batch through the "
+            "model so that its lazy modules are initialised"
+        )
+
+
+def _first_success(
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    options: list[ExampleInputs],
+    given: bool,
+) -> ParamGraph:
+    """Try inputs in order; on the meta device first, then, if values are needed, on the CPU."""
+    first_error: Exception | None = None
+    for inputs in options:
+        try:
+            return _trace_on(META, model, parameters, inputs)
+        except GHNError:
+            raise
+        except Exception as error:
+            first_error = first_error or error
+            if _needs_values(error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
+                with contextlib.suppress(Exception):
+                    return _trace_on(CPU, model, parameters, inputs)
+    raise _explain(model, options[0], first_error, given) from first_error
+
+
+def _trace_on(
+    device: torch.device,
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    inputs: ExampleInputs,
+) -> ParamGraph:
+    with _quiet_backends(), preserve_global_state(), isolate(model, device) as twin:
+        args, kwargs = inputs.on(device)
+        recorder = Recorder(model)
+        with torch.no_grad(), recorder.recording(), torch.device(device):
+            output = model(*args, **kwargs)
+        stand_ins = {name: twin.of(p) for name, p in parameters.items()}
+        builder = GraphBuilder(recorder.calls, stand_ins, _flatten((args, kwargs)))
+        results = [(t, recorder.sources(t)) for t in _flatten(output)]
+        if device != META:
+            builder.assumptions.append(
+                "the forward pass depends on values; it was recorded on the CPU with random input"
+            )
+        return builder.build(results, list(parameters))
+
+
+@contextlib.contextmanager
+def _quiet_backends() -> Iterator[None]:
+    """Keep fused encoder layers out, so that every device records the same operators."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _flatten(value: Any) -> list[Tensor]:
+    """Return the tensors of a nested structure: tuples, lists, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [t for v in value.values() for t in _flatten(v)]
+    if isinstance(value, (tuple, list)):
+        return [t for v in value for t in _flatten(v)]
+    if hasattr(value, "__dataclass_fields__"):
+        return [t for f in value.__dataclass_fields__ for t in _flatten(getattr(value, f))]
+    return []
+
+
+def _needs_values(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, NotImplementedError) or any(
+        word in text for word in ("meta", "data-dependent", "data dependent", "fake tensor")
+    )
+
+
+def _bytes(parameters: dict[str, nn.Parameter]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters.values())
+
+
+def _explain(
+    model: nn.Module, inputs: ExampleInputs, error: Exception | None, given: bool
+) -> GHNError:
+    what = f"{type(error).__name__}: {error}" if error else "no input could be tried"
+    message = (
+        f"the forward pass of {type(model).__name__} failed on example inputs "
+        f"{describe(inputs)}: {what}"
+    )
+    if given:
+        return TraceError(message)
+    return InputError(f"{message}. These inputs were inferred; pass example_inputs= to set them")
