@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ghn.graphs.aten import CONSTANTS, LAYERS, NODES, READS_SHAPE, SHAPE_ONLY
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec
+from ghn.graphs.patterns import fold_rms_norms
 from ghn.graphs.record import Call
 from ghn.graphs.slots import (
     DATA,
@@ -31,6 +32,7 @@ from ghn.graphs.slots import (
 
 __all__ = ["GraphBuilder"]
 
+MAX_SECTIONS = 8
 _COPIES = frozenset({"clone", "contiguous", "_to_copy", "copy", "repeat"})
 _TOKEN_OPS = frozenset({"concat", "where", "scatter", "attention"})
 _SCALE_OPS = frozenset({"mul", "div", "pow"})
@@ -120,6 +122,8 @@ class GraphBuilder:
         for index, call in enumerate(self.calls):
             self._values.append(self._process(index, call))
         self._add_output(list(outputs))
+        for name, role in fold_rms_norms(self.drafts).items():
+            self.specs[name] = dataclasses.replace(self.specs[name], role=role)
         keep, edges = self._prune()
         return self._assemble(keep, edges, names)
 
@@ -128,7 +132,9 @@ class GraphBuilder:
         self._arguments.append(arguments)
         name = call.name
         if name in SHAPE_ONLY:
-            self._note_sections(call, arguments, only_copies=True)
+            if name in _COPIES:
+                self._note_sections(call, arguments)
+                self._follow_copy(call, arguments[0])
             return _union(arguments[1:2] if name == "copy" else arguments)
         if name in CONSTANTS or name in READS_SHAPE:
             if name == "_local_scalar_dense" and any(a.nodes for a in arguments):
@@ -170,7 +176,7 @@ class GraphBuilder:
         )
         inputs: list[int] = []
         for argument, slot in zip(arguments, slots, strict=True):
-            if slot is DATA and argument.waiting is not None:
+            if argument.waiting is not None and not _contracts(slot):
                 inputs.append(self._emit(argument.waiting))
             inputs.extend(argument.nodes)
         op = self._refine(op, call, slots, arguments)
@@ -178,7 +184,7 @@ class GraphBuilder:
         node = self._add_node(_Draft(op, call.scope, attributes_of(call, op), tuple(inputs), [], 0))
         self.drafts[node].channels = self._channels(call, op, inputs)
         for (tensor, _), argument, slot in zip(call.sources, arguments, slots, strict=True):
-            if argument.refs and (slot is not DATA or argument.waiting is None):
+            if argument.refs and (argument.waiting is None or _contracts(slot)):
                 self._attach(node, call, tensor, argument.refs, slot)
         if op in ("linear", "conv") and call.outputs:
             self._split[_storage(call.outputs[0])] = (node, call.outputs[0], set())
@@ -259,14 +265,18 @@ class GraphBuilder:
             sections=_gates(call) if call.name in LAYERS else 1,
         )
 
-    def _note_sections(self, call: Call, arguments: list[Value], only_copies: bool = False) -> None:
+    def _follow_copy(self, call: Call, value: Value) -> None:
+        """A rearranged copy of a fused projection is split where the projection would be."""
+        known = self._split.get(_storage(call.sources[0][0]))
+        if known is not None and value.nodes == (known[0],):
+            self._split[_storage(call.outputs[0])] = (known[0], call.outputs[0], set())
+
+    def _note_sections(self, call: Call, arguments: list[Value]) -> None:
         """Remember at which offsets the output of a linear or convolution is read."""
-        if only_copies and call.name not in _COPIES:
-            return
         for (tensor, _), value in zip(call.sources, arguments, strict=True):
             known = self._split.get(_storage(tensor)) if len(value.nodes) == 1 else None
             if known is not None and known[0] == value.nodes[0]:
-                known[2].add(tensor.storage_offset())
+                known[2].add(int(tensor.storage_offset()))
 
     def _add_output(self, outputs: list[tuple[Tensor, tuple[int, ...]]]) -> None:
         draft = _Draft("output", "", {}, (), [], 0)
@@ -308,7 +318,11 @@ class GraphBuilder:
         ]
         numbered = sorted((position[u], position[v]) for u, v in edges)
         stems, heads = _ends(nodes, numbered)
-        sections = {position[n]: _count_sections(t, seen) for n, t, seen in self._split.values()}
+        sections: dict[int, int] = {}
+        for node, tensor, offsets in self._split.values():
+            if node in position:
+                count = _count_sections(tensor, offsets, self.drafts[node].channels)
+                sections[position[node]] = max(count, sections.get(position[node], 1))
         specs = {}
         for name in names:
             if name not in self.specs:
@@ -330,6 +344,11 @@ class GraphBuilder:
             untouched=[n for n in names if n not in specs],
             assumptions=tuple(self.assumptions),
         )
+
+
+def _contracts(slot: Slot) -> bool:
+    """Whether layers among parameters are folded into the consumer instead of becoming nodes."""
+    return slot is not DATA and slot.role != "position"
 
 
 def _storage(tensor: Tensor) -> int:
@@ -366,17 +385,18 @@ def _gates(call: Call) -> int:
     return {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}.get(call.name, 1)
 
 
-def _count_sections(output: Tensor, offsets: set[int]) -> int:
-    """Number of equal channel blocks at whose starts the output is read, else 1."""
-    count = len(offsets)
-    if count < 2 or output.ndim < 2:
-        return 1
-    axis = 1 if output.ndim == 4 else output.ndim - 1
-    channels, stride = output.shape[axis], output.stride(axis)
-    if channels % count:
-        return 1
-    step = channels // count * stride
-    return count if offsets == {j * step for j in range(count)} else 1
+def _count_sections(tensor: Tensor, offsets: set[int], channels: int) -> int:
+    """Number of equal channel blocks at whose starts a layer's output is read, else 1."""
+    axis = 1 if tensor.ndim == 4 else tensor.ndim - 1
+    stride = tensor.stride(axis)
+    if tensor.shape[axis] == channels and stride:
+        starts, size = {(o // stride) % channels for o in offsets}, channels
+    else:  # a copy with the blocks moved to the front
+        starts, size = offsets, tensor.numel() if tensor.shape[0] == len(offsets) else 0
+    for count in range(min(len(starts), MAX_SECTIONS), 1, -1):
+        if size and size % count == 0 and all(j * size // count in starts for j in range(count)):
+            return count
+    return 1
 
 
 def _ends(nodes: list[Node], edges: list[tuple[int, int]]) -> tuple[set[int], set[int]]:

@@ -149,13 +149,15 @@ def _from_timm(model: nn.Module) -> list[ExampleInputs]:
     size = get("input_size") if get else getattr(config, "input_size", None)
     if size is None or not type(model).__module__.startswith("timm."):
         return []
-    channels = _image_channels(model) or int(size[0])
     sizes = [tuple(size[1:])]
     own = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if own is not None:
         sizes.insert(0, _pair(own))
     sizes += [(s, s) for s in IMAGE_SIZES]
-    return _images(channels, list(dict.fromkeys(sizes)))
+    sizes = list(dict.fromkeys(sizes))
+    first = _image_channels(model)
+    other = _images(first, sizes) if first and first != size[0] else []
+    return _images(int(size[0]), sizes) + other
 
 
 def _images(channels: int, sizes: list[tuple[int, ...]]) -> list[ExampleInputs]:
@@ -279,6 +281,6 @@ def _layer_inputs(module: nn.Module) -> Iterator[Tensor]:
         yield _floats(1, *module.normalized_shape)
         yield _floats(1, TOKENS, *module.normalized_shape)
     elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
-        channels = getattr(module, "num_features", None) or getattr(module, "num_channels", 1)
-        yield _floats(2, int(channels), 32, 32)
-        yield _floats(2, int(channels))
+        channels = module.num_channels if isinstance(module, nn.GroupNorm) else module.num_features
+        yield _floats(2, channels, 32, 32)
+        yield _floats(2, channels)

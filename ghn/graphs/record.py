@@ -100,7 +100,7 @@ class Recorder:
     def sources(self, tensor: Tensor) -> tuple[int, ...]:
         """Return the calls that wrote what `tensor` holds now."""
         writer = self._writer.get(id(tensor), -1)
-        found = () if writer < 0 else (writer,)
+        found: tuple[int, ...] = () if writer < 0 else (writer,)
         if self._storage_writes:
             writes = self._storage_writes.get(_storage(tensor))
             if writes is not None:
@@ -152,6 +152,18 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+@contextmanager
+def _without_override_check() -> Iterator[None]:
+    """Keep Python functions of `torch.nn.functional` from handing themselves to the mode again."""
+    functions: Any = F
+    check = functions.has_torch_function
+    functions.has_torch_function = lambda _: False
+    try:
+        yield
+    finally:
+        functions.has_torch_function = check
+
+
 class _FunctionMode(TorchFunctionMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -160,7 +172,7 @@ class _FunctionMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in ENTERED:
-            with self:
+            with _without_override_check(), self:
                 return func(*args, **kwargs)
         name = FUNCTIONS.get(func)
         if name is None:

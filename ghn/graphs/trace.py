@@ -30,6 +30,14 @@ CPU = torch.device("cpu")
 CPU_LIMIT_BYTES = 4 << 30
 
 
+class _ForwardError(Exception):
+    """The model's own code raised `error`; never leaves this module."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
     """Return the graph of operators that a model's forward pass runs, and of its parameters.
 
@@ -102,13 +110,12 @@ def _first_success(
     for inputs in options:
         try:
             return _trace_on(META, model, parameters, inputs)
-        except GHNError:
-            raise
-        except Exception as error:
-            first_error = first_error or error
-            if _needs_values(error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
-                with contextlib.suppress(Exception):
-                    return _trace_on(CPU, model, parameters, inputs)
+        except _ForwardError as failure:
+            error = failure.error
+        first_error = first_error or error
+        if _needs_values(error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
+            with contextlib.suppress(_ForwardError):
+                return _trace_on(CPU, model, parameters, inputs)
     raise _explain(model, options[0], first_error, given) from first_error
 
 
@@ -122,7 +129,10 @@ def _trace_on(
         args, kwargs = inputs.on(device)
         recorder = Recorder(model)
         with torch.no_grad(), recorder.recording(), torch.device(device):
-            output = model(*args, **kwargs)
+            try:
+                output = model(*args, **kwargs)
+            except Exception as error:
+                raise _ForwardError(error) from error
         stand_ins = {name: twin.of(p) for name, p in parameters.items()}
         builder = GraphBuilder(recorder.calls, stand_ins, _flatten((args, kwargs)))
         results = [(t, recorder.sources(t)) for t in _flatten(output)]
