@@ -10,6 +10,7 @@ used as a weight the call is contracted into the consumer, if it is used as data
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -329,7 +330,8 @@ class GraphBuilder:
                 continue
             spec = self.specs[name]
             node = position[spec.node]
-            split = sections.get(node, 1) if spec.role in ("weight", "bias") else 1
+            whole = math.prod(spec.sizes("o")) == self.drafts[spec.node].channels
+            split = sections.get(node, 1) if whole and spec.role in ("weight", "bias") else 1
             specs[name] = dataclasses.replace(
                 spec,
                 node=node,

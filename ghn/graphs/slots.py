@@ -81,6 +81,8 @@ def slots_of(call: Call, is_data: list[bool], has_parameter: list[bool]) -> list
         return _product_slots(call, places, is_data, has_parameter)
     if call.name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         return _recurrent_slots(call, places)
+    if call.name == "addcmul":
+        return [_factor_slot(p, t, d) for (p, t), d in zip(places, is_data, strict=True)]
     if call.name.endswith("_cell"):
         return [_weight_slot(_CELL[p - 2], t) if p >= 2 else DATA for p, t in places]
     table = _POSITIONS.get(call.name, {})
@@ -115,6 +117,12 @@ def _weight_slot(role: str, tensor: Tensor) -> Slot:
     if role == "table":
         return Slot(role, "v" + "o" * (tensor.ndim - 1))
     return Slot(role, "o" * tensor.ndim)
+
+
+def _factor_slot(place: Any, tensor: Tensor, is_data: bool) -> Slot:
+    """Of `addcmul(a, b, c)` = a + b c, parameters are a shift (a) and a factor (b or c)."""
+    axes = activation_axes(tensor, 0)
+    return DATA if is_data else Slot("bias" if place == 0 else "scale", axes)
 
 
 def _product_slots(

@@ -1,0 +1,42 @@
+"""What every test runs under: one thread a worker, no network, shapes and types checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch and transformers are imported, and inherited by processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import jaxtyping
+import pytest
+import torch
+
+PACKAGE = Path(__file__).parents[1] / "ghn"
+
+# jaxtyping's hook wraps every function, which breaks those under `@triton.jit`, so that the
+# kernels stay out; command functions are typer's to convert and check.
+UNCHECKED = {"kernels", "cli"}
+
+
+def checked_modules() -> list[str]:
+    """Names of the subpackages and modules whose annotations are checked while testing."""
+    names = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    return [f"ghn.{name}" for name in sorted(names - UNCHECKED - {"__init__", "__main__"})]
+
+
+jaxtyping.install_import_hook(checked_modules(), "beartype.beartype")
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests that need data packs where there are none."""
+    if Path(os.environ.get("GHN_DATA", "")).is_dir() and os.environ.get("GHN_DATA"):
+        return
+    skip = pytest.mark.skip(reason="needs the data packs: set GHN_DATA to their folder")
+    for item in items:
+        if item.get_closest_marker("data"):
+            item.add_marker(skip)
