@@ -26,7 +26,10 @@ class Config:
     """Base class of all settings; see the module's docstring."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON types (tuples become lists)."""
+        """Return the settings as plain JSON types.
+
+        Tuples become lists; a field that is a config becomes a dict with its class under `"type"`.
+        """
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
@@ -69,7 +72,7 @@ class Config:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Config):
-        return value.to_dict()
+        return {"type": type(value).__name__, **value.to_dict()}
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     if isinstance(value, dict):
@@ -83,7 +86,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _typed_union(value, typing.get_args(hint), where)
     if isinstance(hint, type) and issubclass(hint, Config):
-        return value if isinstance(value, hint) else hint.from_dict(value)
+        return value if isinstance(value, hint) else _typed_config(value, hint, where)
     if origin is tuple:
         return _typed_tuple(value, typing.get_args(hint), where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -95,6 +98,16 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
+def _typed_config(value: Any, hint: type[C], where: str) -> C:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a table of settings, got {value!r}")
+    values = dict(value)
+    kind = values.pop("type", hint.__name__)
+    if kind != hint.__name__:
+        raise ConfigError(f"{where} has type {kind!r}, not {hint.__name__!r}")
+    return hint.from_dict(values)
+
+
 def _typed_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in options:
         return None
@@ -104,7 +117,7 @@ def _typed_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
             continue
         try:
             return _typed(value, option, where)
-        except (ConfigError, AttributeError) as error:
+        except ConfigError as error:
             problems.append(str(error))
     raise ConfigError(f"{where} got {value!r}, which fits none of its types: {'; '.join(problems)}")
 

@@ -14,7 +14,6 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import dataclasses
-import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -154,16 +153,10 @@ class _GraphTensors:
     distances: Int16[Tensor, "n n"]
 
 
-# Graphs hold lists, so they cannot be hashed: the key is the identity, dropped with the graph.
-_CACHE: dict[int, _GraphTensors] = {}
-
-
 def _graph_tensors(graph: ParamGraph) -> _GraphTensors:
-    key = id(graph)
-    if key not in _CACHE:
-        _CACHE[key] = _compute_tensors(graph)
-        weakref.finalize(graph, _CACHE.pop, key, None)
-    return _CACHE[key]
+    if "tensors" not in graph.memo:
+        graph.memo["tensors"] = _compute_tensors(graph)
+    return graph.memo["tensors"]
 
 
 def _compute_tensors(graph: ParamGraph) -> _GraphTensors:

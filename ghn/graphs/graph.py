@@ -109,6 +109,7 @@ class ParamGraph:
         aliases: For tied parameters, each further name and the leading name it stands for.
         assumptions: What the trace took for granted, in words; empty for most models.
         vocabulary: Version of the operator vocabulary.
+        memo: What other stages computed from the graph, by name; not part of its value.
     """
 
     nodes: list[Node]
@@ -118,6 +119,9 @@ class ParamGraph:
     aliases: dict[str, str] = dataclasses.field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     vocabulary: int = VOCABULARY_VERSION
+    memo: dict[str, Any] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def parameters(self) -> dict[str, list[Use]]:

@@ -19,7 +19,12 @@ from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ghn.graphs.meta_outputs import meta_output
+
 __all__ = ["Call", "Recorder"]
+
+# Aten operators that the meta device refuses; see `ghn.graphs.meta_outputs`.
+REPLACED = frozenset({"_grouped_mm"})
 
 FUNCTIONS: dict[Callable[..., Any], str] = {
     F.linear: "linear",
@@ -152,20 +157,6 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _unrolled_output(name: str, args: Any) -> tuple[Tensor, ...] | None:
-    """Return empty outputs of a recurrent layer on meta, which would unroll its whole sequence.
-
-    None for anything else: cells, packed sequences, devices with values.
-    """
-    packed = len(args) > 3 and isinstance(args[3], (tuple, list))
-    if name not in ("lstm", "gru", "rnn_tanh", "rnn_relu") or packed or not args[0].is_meta:
-        return None
-    inputs, states = args[0], args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
-    directions = 2 if args[7] else 1
-    output = inputs.new_empty(*inputs.shape[:-1], states[0].shape[-1] * directions)
-    return (output, *(torch.empty_like(s) for s in states))
-
-
 @contextmanager
 def _without_override_check() -> Iterator[None]:
     """Keep Python functions of `torch.nn.functional` from handing themselves to the mode again."""
@@ -192,7 +183,9 @@ class _FunctionMode(TorchFunctionMode):
         if name is None:
             return func(*args, **kwargs)
         with self.recorder.muted():
-            output = _unrolled_output(name, args) or func(*args, **kwargs)
+            output = meta_output(name, args)
+            if output is None:
+                output = func(*args, **kwargs)
         self.recorder.add(name, args, kwargs, output)
         return output
 
@@ -234,7 +227,9 @@ class _DispatchMode(TorchDispatchMode):
             # A value is read where there are none: say yes, or one. The graph says so.
             self.recorder.add(operator.name, args, kwargs, None)
             return _answer(args[0])
-        output = func(*args, **kwargs)
+        output = meta_output(operator.name, args) if operator.name in REPLACED else None
+        if output is None:
+            output = func(*args, **kwargs)
         written = None
         if operator.written:
             changed = (

@@ -1,0 +1,1 @@
+"""What is measured: the demo, speed, and sweeps over model zoos, each with a record of the run."""

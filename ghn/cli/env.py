@@ -1,0 +1,31 @@
+"""`ghn env`: what this installation sees: versions, devices, kernels, data, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ghn.cli.models import AsJson
+from ghn.cli.output import print_json, print_table
+
+__all__ = ["env"]
+
+
+def env(as_json: AsJson = False) -> None:
+    """Show versions, devices, threads, kernels, data and checkpoints; for bug reports.
+
+    Example: ghn env --json
+    """
+    from ghn.benchmarks.records import machine, versions
+
+    found: dict[str, Any] = {
+        **versions(),
+        **machine(),
+        "kernels": "pytorch",  # the only ones so far
+        "data": _data(),
+        "checkpoints": _checkpoints(),
+    }
+    if as_json:
+        print_json(found)
+        return
+    rows = [[k, ", ".join(v) if isinstance(v, list) else str(v)] for k, v in found.items()]
+    print_table("ghn environment", ["what", "value"], rows)

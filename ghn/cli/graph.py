@@ -1,0 +1,72 @@
+"""`ghn graph`: trace a model, then describe, draw or export its graph."""
+
+from __future__ import annotations
+
+import collections
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ghn.cli.models import AsJson, ModelArguments, ModelName, parse_model_arguments
+from ghn.cli.output import note, print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    from ghn.graphs import ParamGraph
+
+__all__ = ["graph"]
+
+
+def graph(
+    model: ModelName,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write the graph: .json, or a picture as .svg, .png or .pdf."
+        ),
+    ] = None,
+    unfold: Annotated[
+        bool, typer.Option("--unfold", help="Draw repeated blocks each time, not once.")
+    ] = False,
+    model_arg: ModelArguments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trace a model without allocating its weights.
+
+    Example: ghn graph timm:resnet18 -o resnet18.svg
+    """
+    from ghn.graphs import trace
+    from ghn.graphs.draw import draw
+    from ghn.io import write_text
+    from ghn.zoo.library import resolve_model
+
+    built = resolve_model(model, device="meta", **parse_model_arguments(model_arg))
+    traced = trace(built)
+    if output is not None:
+        if output.suffix.lower() == ".json":
+            write_text(output, traced.to_json(indent=1) + "\n")
+        else:
+            draw(traced, output, fold_blocks=not unfold)
+        note(f"Wrote {output}.")
+    if as_json:
+        print_json(json.loads(traced.to_json()))
+    else:
+        _print_summary(model, traced)
+
+
+def _print_summary(name: str, traced: ParamGraph) -> None:
+    counts = collections.Counter(node.op for node in traced.nodes)
+    elements: collections.Counter[str] = collections.Counter()
+    for spec in traced.specs.values():
+        elements[traced.nodes[spec.node].op] += spec.numel
+    rows = [[op, f"{count:,}", f"{elements[op]:,}"] for op, count in counts.most_common()]
+    title = (
+        f"{name}: {len(traced.nodes):,} operators, {len(traced.edges):,} edges, "
+        f"{len(traced.specs):,} parameters of {traced.num_parameters:,} elements"
+    )
+    print_table(title, ["operator", ">operators", ">elements"], rows)
+    if traced.untouched:
+        print_text(f"Never used by the forward pass: {', '.join(traced.untouched)}")
+    for assumption in traced.assumptions:
+        print_text(f"Assumed: {assumption}")

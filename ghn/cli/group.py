@@ -1,0 +1,52 @@
+"""How commands fail, and how one command's flags are made only when it is called.
+
+A `GHNError`, or a file that cannot be read or written, becomes one message on standard error and
+exit status 1; a wrong command line is status 2; Ctrl-C is status 130. With GHN_DEBUG=1 the error
+is raised as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from ghn.cli.output import note
+from ghn.errors import GHNError
+
+__all__ = ["Commands"]
+
+
+class Commands(TyperGroup):
+    """The root of all commands.
+
+    Attributes:
+        late: Names of commands whose flags need heavy imports, and functions that build them.
+    """
+
+    late: ClassVar[dict[str, Any]] = {}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command to run; a late one is built now, so that `ghn --help` stays quick."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in self.late:
+            command = self.late[name]()
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command and turn this library's errors into messages."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            raise
+        except (GHNError, OSError) as error:
+            if os.environ.get("GHN_DEBUG") == "1":
+                raise
+            note(f"[bold red]Error:[/] {escape(str(error))}")
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            note("Interrupted.")
+            raise typer.Exit(130) from error

@@ -1,0 +1,56 @@
+"""The MODEL argument of commands, and options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from ghn.errors import ConfigError
+
+__all__ = ["AsJson", "ModelArguments", "ModelName", "parse_model_arguments"]
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="timm:NAME, torchvision:NAME, transformers:TYPE (or a config file), or "
+        "path/to/file.py:FACTORY.",
+        show_default=False,
+    ),
+]
+ModelArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-arg",
+        metavar="KEY=VALUE",
+        help="Argument of the model's constructor, such as num_classes=10; may be repeated.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+
+
+def parse_model_arguments(pairs: list[str] | None) -> dict[str, Any]:
+    """Read `KEY=VALUE` pairs; a value is JSON if it parses as such, else text.
+
+    Raises:
+        ConfigError: If a pair has no key or no `=`.
+
+    Example:
+        >>> parse_model_arguments(["num_classes=10", "act_layer=gelu"])
+        {'num_classes': 10, 'act_layer': 'gelu'}
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, found, value = pair.partition("=")
+        if not found or not key.isidentifier():
+            raise ConfigError(
+                f"--model-arg needs KEY=VALUE, got {pair!r}; for example --model-arg num_classes=10"
+            )
+        try:
+            arguments[key] = json.loads(value)
+        except json.JSONDecodeError:
+            arguments[key] = value
+    return arguments

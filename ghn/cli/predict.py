@@ -1,0 +1,115 @@
+"""`ghn predict`: write a model's predicted parameters to a safetensors file."""
+
+from __future__ import annotations
+
+import collections
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ghn.cli.models import AsJson, ModelArguments, ModelName, parse_model_arguments
+from ghn.cli.output import print_json, print_table, print_text
+from ghn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ghn.engine import Report
+
+__all__ = ["predict"]
+
+
+class Unsupported(enum.StrEnum):
+    """What to do with a parameter that the checkpoint was never trained for."""
+
+    keep = "keep"
+    predict = "predict"
+
+
+def predict(
+    model: ModelName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .safetensors.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="An embedded checkpoint, a folder, or a hub id; default: by model."
+        ),
+    ] = None,
+    generate: Annotated[
+        list[str] | None,
+        typer.Option(help="Only parameters that match this pattern; may be repeated."),
+    ] = None,
+    unsupported: Annotated[
+        Unsupported, typer.Option(help="Parameters that the checkpoint was not trained for.")
+    ] = Unsupported.keep,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the model's own initialization and of the prediction.")
+    ] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    model_arg: ModelArguments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict a model's parameters and save its state dict.
+
+    Example: ghn predict timm:resnet50 -o resnet50.safetensors
+    """
+    if output.exists() and not force:
+        raise ConfigError(f"{output} exists; choose another name or pass --force to replace it")
+    import torch
+
+    from ghn.engine import predict_params
+    from ghn.io import atomic_path
+    from ghn.rng import preserve_global_state
+    from ghn.zoo.library import resolve_model
+
+    with preserve_global_state():
+        torch.manual_seed(seed)
+        built = resolve_model(model, **parse_model_arguments(model_arg))
+        report = predict_params(
+            built,
+            checkpoint=checkpoint,
+            generate=generate or None,
+            unsupported=unsupported.value,
+            seed=seed,
+        )
+    with atomic_path(output) as temporary:
+        _save(built, temporary)
+    if as_json:
+        print_json({"model": model, "output": str(output), **_report_to_dict(report)})
+    else:
+        _print_report(model, output, report)
+
+
+def _save(model: nn.Module, path: Path) -> None:
+    """Write the state dict; of tied tensors one copy, with a note that `load_model` reads."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_model
+
+    try:
+        save_model(model, str(path))
+    except SafetensorError as error:
+        raise OSError(f"cannot write the parameters: {error}") from error
+
+
+def _report_to_dict(report: Report) -> dict[str, Any]:
+    return {
+        "checkpoint": report.checkpoint,
+        "seconds": report.seconds,
+        "predicted": dict(report.predicted),
+        "kept": dict(report.kept),
+    }
+
+
+def _print_report(model: str, output: Path, report: Report) -> None:
+    total = len(report.predicted) + len(report.kept)
+    print_text(
+        f"{model}: predicted {len(report.predicted)} of {total} parameters from checkpoint "
+        f"{report.checkpoint} in {report.seconds:.2f} s, wrote {output}"
+    )
+    if report.kept:
+        reasons = collections.Counter(report.kept.values())
+        examples = {reason: name for name, reason in reversed(report.kept.items())}
+        rows = [[reason, str(n), examples[reason]] for reason, n in reasons.most_common()]
+        print_table("Kept at their own initialization", ["reason", ">parameters", "such as"], rows)

@@ -1,0 +1,99 @@
+"""`ghn zoo`: list what MODEL can be, trace whole zoos, and look at the samplers."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from typing import Annotated, Any
+
+import typer
+
+from ghn.benchmarks.sweep import Traced, summarize, trace_all
+from ghn.cli.models import AsJson
+from ghn.cli.output import print_json, print_table, print_text, progress_bar
+from ghn.errors import ConfigError
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, help="Model zoos and samplers: list, trace, sample.", add_completion=False
+)
+
+Pattern = Annotated[
+    str | None, typer.Option("--filter", help="Only names that match, such as 'resnet*'.")
+]
+
+
+def _select(family: str, pattern: str | None) -> list[str]:
+    from ghn.zoo.library import list_models
+
+    names = list_models(family)
+    chosen = [n for n in names if pattern is None or fnmatch.fnmatch(n.partition(":")[2], pattern)]
+    if not chosen:
+        raise ConfigError(f"no model of {family} matches {pattern!r}; try --filter '*'")
+    return chosen
+
+
+@app.command("list")
+def list_names(
+    family: Annotated[
+        str | None, typer.Argument(help="timm, torchvision, transformers, or a sampler.")
+    ] = None,
+    pattern: Pattern = None,
+    as_json: AsJson = False,
+) -> None:
+    """List families, or the models of one.
+
+    Example: ghn zoo list timm --filter 'resnet*'
+    """
+    from ghn.zoo.library import families
+
+    names = families() if family is None else _select(family, pattern)
+    if as_json:
+        print_json(names)
+    else:
+        for name in names:
+            print_text(name)
+
+
+@app.command("trace")
+def trace_family(
+    family: Annotated[str, typer.Argument(help="timm, torchvision or transformers.")],
+    pattern: Pattern = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many, evenly spread.", min=1)
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Trace all models of a zoo without their weights; exit status 1 if any fails.
+
+    Example: ghn zoo trace timm --filter 'vit*' --json
+    """
+    names = _select(family, pattern)
+    if limit is not None and limit < len(names):
+        names = [names[i * len(names) // limit] for i in range(limit)]
+    with progress_bar(f"Tracing {family}") as ticker:
+        results = trace_all(names, jobs, ticker)
+    summary = summarize(results)
+    if as_json:
+        print_json({"summary": summary, "models": [dataclasses.asdict(r) for r in results]})
+    else:
+        _print_summary(family, summary, results)
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+def _print_summary(family: str, summary: dict[str, Any], results: list[Traced]) -> None:
+    title = (
+        f"{family}: {summary['models']:,} models traced, {summary['failed']} failed, "
+        f"{summary['nodes']:,} operators of which {summary['other_share']:.2%} are unknown, "
+        f"{summary['parameters']:,} parameters, median {summary['median_seconds']:.2f} s"
+    )
+    shown = [r for r in results if r.error or r.untouched or r.other] or results[:20]
+    rows = [
+        [r.name, f"{r.nodes:,}", f"{r.parameters:,}", str(r.untouched), str(r.other), r.error]
+        for r in shown
+    ]
+    columns = ["model", ">operators", ">parameters", ">untouched", ">unknown", "error"]
+    print_table(title, columns, rows)

@@ -1,0 +1,18 @@
+"""The engine: from a model's graph to parameters, and into the model."""
+
+from ghn.engine.checkpoint import embedded_checkpoints, load_ghn
+from ghn.engine.hypernet import GHN, GHNConfig
+from ghn.engine.predict import predict_params, predict_state_dict
+from ghn.engine.report import Report
+from ghn.engine.support import Support
+
+__all__ = [
+    "GHN",
+    "GHNConfig",
+    "Report",
+    "Support",
+    "embedded_checkpoints",
+    "load_ghn",
+    "predict_params",
+    "predict_state_dict",
+]

@@ -1,0 +1,176 @@
+"""`GHN`: encoder, decoder and magnitude as one module that emits the parameters of any graph.
+
+Shape letters used in this file:
+    B: conditions. N: nodes of all graphs. d: embedding size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from ghn.config import Config
+from ghn.decoders import DECODERS, LowRankDecoderConfig, TiledDecoderConfig
+from ghn.encoders import ENCODERS, GatedGNNConfig, GraphormerConfig, PyGConfig
+from ghn.engine.checkpoint import HubCheckpoint
+from ghn.engine.magnitude import batch_entry, set_magnitude
+from ghn.engine.support import Support
+from ghn.errors import ConfigError
+from ghn.graphs import ParamGraph, ParamSpec
+from ghn.graphs.batch import GraphBatch
+from ghn.graphs.ops import OPERATORS
+from ghn.kernels import Recipe, expand
+
+__all__ = ["GHN", "GHNConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GHNConfig(Config):
+    """Settings of `GHN`.
+
+    Attributes:
+        encoder: Settings of the encoder; their type chooses it.
+        decoder: Settings of the decoder; their type chooses it.
+        modality: What the training networks read: `"vision"` or `"text"`.
+        support: What the hypernetwork was trained for; see `Support`.
+        operators: Number of operators in the vocabulary it was built with.
+    """
+
+    encoder: GraphormerConfig | GatedGNNConfig | PyGConfig = GraphormerConfig()
+    decoder: LowRankDecoderConfig | TiledDecoderConfig = LowRankDecoderConfig()
+    modality: str = "vision"
+    support: Support = Support()
+    operators: int = len(OPERATORS)
+
+    def __post_init__(self) -> None:
+        if self.encoder.dim != self.decoder.dim:
+            raise ConfigError(
+                f"encoder and decoder must agree on dim, got {self.encoder.dim} and "
+                f"{self.decoder.dim}"
+            )
+        if self.modality not in ("vision", "text"):
+            raise ConfigError(f"modality must be 'vision' or 'text', got {self.modality!r}")
+
+
+class GHN(HubCheckpoint, nn.Module):
+    """A graph hypernetwork: a parameter graph in, that network's parameters out.
+
+    Args:
+        config: Encoder and decoder with their sizes.
+
+    Example:
+        >>> ghn = GHN(GHNConfig())
+        >>> graph = trace(model)                      # doctest: +SKIP
+        >>> parameters = ghn(graph)                   # doctest: +SKIP
+        >>> torch.func.functional_call(model, parameters, (x,))  # doctest: +SKIP
+    """
+
+    def __init__(self, config: GHNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or GHNConfig()
+        self.encoder = _build(ENCODERS, self.config.encoder)
+        self.decoder = _build(DECODERS, self.config.decoder)
+        self.decoder_name = _name_of(DECODERS, self.config.decoder)
+
+    def recipes(
+        self,
+        graphs: Sequence[ParamGraph],
+        *,
+        select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[dict[str, Recipe]]:
+        """Return one recipe for each parameter of each graph, with its final magnitude.
+
+        Args:
+            graphs: Any number of graphs; encoded and decoded together.
+            select: Which parameters to emit; all if None.
+            generator: Draws, for each graph, which rows of the channel tables its channels take.
+                Training passes one, so that every row is trained; None takes the first rows.
+        """
+        if not graphs:
+            return []
+        device = next(self.parameters()).device
+        batch = GraphBatch.from_graphs(graphs, device=device)
+        embeddings = self.encoder(batch)[None]
+        specs, order = self._gather(graphs, batch.sizes, select, generator, device)
+        result: list[dict[str, Recipe]] = [{} for _ in graphs]
+        if not specs:
+            return result
+        emitted = self.decoder(embeddings, specs, order)
+        for (index, name), recipe in emitted.items():
+            graph = graphs[index]
+            sized = set_magnitude(graph, graph.specs[name], recipe)
+            result[index][name] = batch_entry(sized, 0)
+        return result
+
+    def _gather(
+        self,
+        graphs: Sequence[ParamGraph],
+        sizes: Sequence[int],
+        select: Callable[[ParamGraph, ParamSpec], bool] | None,
+        generator: torch.Generator | None,
+        device: torch.device,
+    ) -> tuple[dict[Any, ParamSpec], dict[Any, Tensor] | None]:
+        """Key all specs by (graph, name), with nodes counted over the whole batch."""
+        specs: dict[Any, ParamSpec] = {}
+        order: dict[Any, Tensor] = {}
+        offset = 0
+        for index, graph in enumerate(graphs):
+            rows = None
+            if generator is not None:
+                size = getattr(self.config.decoder, "rows", None) or self.config.decoder.block
+                rows = torch.randperm(size, generator=generator).to(device)
+            for name, spec in graph.specs.items():
+                if spec.numel and (select is None or select(graph, spec)):
+                    specs[index, name] = dataclasses.replace(spec, node=spec.node + offset)
+                    if rows is not None:
+                        order[index, name] = rows
+            offset += sizes[index]
+        return specs, order or None
+
+    @overload
+    def forward(
+        self, graphs: ParamGraph, *, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]: ...
+
+    @overload
+    def forward(
+        self, graphs: Sequence[ParamGraph], *, generator: torch.Generator | None = None
+    ) -> list[dict[str, Tensor]]: ...
+
+    def forward(
+        self,
+        graphs: ParamGraph | Sequence[ParamGraph],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Return the parameters of a graph, or of each of several, by name.
+
+        The tensors have the shapes that the models store, the hypernetwork's dtype, and gradients
+        to the hypernetwork. Tied parameters appear once, under their leading name.
+
+        Args:
+            graphs: One graph or a sequence of them.
+            generator: See `recipes`.
+        """
+        many = [graphs] if isinstance(graphs, ParamGraph) else list(graphs)
+        tensors = [
+            {name: expand(recipe) for name, recipe in recipes.items()}
+            for recipes in self.recipes(many, generator=generator)
+        ]
+        return tensors[0] if isinstance(graphs, ParamGraph) else tensors
+
+
+def _name_of(registry: Any, config: Config) -> str:
+    for name, entry in registry.items():
+        if entry.Config is type(config):
+            return name
+    raise ConfigError(f"no {registry.kind} is configured by {type(config).__name__}")
+
+
+def _build(registry: Any, config: Config) -> nn.Module:
+    return registry[_name_of(registry, config)](config)

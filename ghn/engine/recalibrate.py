@@ -1,0 +1,75 @@
+"""BatchNorm statistics measured again, on batches that the user supplies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ghn.errors import InputError
+from ghn.graphs.inputs import ExampleInputs, candidates
+
+__all__ = ["batch_norms", "recalibrate"]
+
+
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the BatchNorm modules that keep running statistics."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+    ]
+
+
+def recalibrate(model: nn.Module, batches: Sequence[Any]) -> None:
+    """Set running means and variances to their average over batches.
+
+    Args:
+        model: Its BatchNorm modules run in training mode, everything else in evaluation mode; all
+            flags and momenta are restored.
+        batches: Each as `trace` takes example inputs: a tensor, a tuple of positional arguments or
+            a dict of keyword arguments.
+
+    Raises:
+        InputError: If the forward pass fails on a batch. Statistics are then undefined: the caller
+            restores them.
+    """
+    device = next(model.parameters()).device
+    with _averaging(model), torch.random.fork_rng(_cuda_devices(model)), torch.no_grad():
+        for index, batch in enumerate(batches):
+            inputs: ExampleInputs = candidates(model, batch)[0]
+            args, kwargs = inputs.on(device)
+            try:
+                model(*args, **kwargs)
+            except Exception as error:
+                raise InputError(
+                    f"recalibrating BatchNorm statistics failed on batch {index}: {error}. The "
+                    "model was left as it was; pass batches that its forward pass accepts"
+                ) from error
+
+
+@contextmanager
+def _averaging(model: nn.Module) -> Iterator[None]:
+    """Put BatchNorm into cumulative averaging, the rest into evaluation mode; then restore."""
+    norms = batch_norms(model)
+    training = {module: module.training for module in model.modules()}
+    momenta = {norm: norm.momentum for norm in norms}
+    try:
+        for module in training:
+            module.training = module in momenta
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch's word for a cumulative average
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+
+
+def _cuda_devices(model: nn.Module) -> list[torch.device]:
+    return list({p.device for p in model.parameters() if p.device.type == "cuda"})

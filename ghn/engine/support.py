@@ -1,0 +1,80 @@
+"""What a hypernetwork was trained for, and so what it may be asked to predict.
+
+A parameter is supported if its operator, in its role and number of kernel axes, occurred in the
+training networks. A class head is supported if its number of classes did.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal, TypeVar
+
+from ghn.config import Config
+from ghn.graphs import ParamGraph, ParamSpec
+
+__all__ = ["Reason", "Support"]
+
+Reason = Literal["unsupported", "oversized"]
+S = TypeVar("S", bound="Support")
+
+# Rows that no table of codes can tell apart in a useful way: a vocabulary.
+OVERSIZED = 65_536
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Support(Config):
+    """What occurred in training.
+
+    Attributes:
+        uses: Triples "operator/role/number of kernel axes".
+        classes: Numbers of classes.
+        image_channels: Numbers of input channels of the first layer.
+        widest: Most rows or columns of any parameter, for information.
+    """
+
+    uses: tuple[str, ...] = ()
+    classes: tuple[int, ...] = ()
+    image_channels: tuple[int, ...] = ()
+    widest: int = 0
+
+    @classmethod
+    def from_graphs(cls: type[S], graphs: Iterable[ParamGraph]) -> S:
+        """Collect what occurs in training graphs."""
+        uses: set[str] = set()
+        classes: set[int] = set()
+        channels: set[int] = set()
+        widest = 0
+        for graph in graphs:
+            for spec in graph.specs.values():
+                uses.add(_use(graph, spec))
+                if spec.head:
+                    classes.update(spec.sizes("o"))
+                if spec.stem and spec.role == "weight":
+                    channels.update(spec.sizes("i"))
+                widest = max(widest, *spec.shape, 0)
+        return cls(
+            uses=tuple(sorted(uses)),
+            classes=tuple(sorted(classes)),
+            image_channels=tuple(sorted(channels)),
+            widest=widest,
+        )
+
+    def reason(self, graph: ParamGraph, spec: ParamSpec) -> Reason | None:
+        """Return why a parameter should keep its own values, or None if it may be predicted.
+
+        With no recorded uses (an untrained hypernetwork) everything may be predicted.
+        """
+        if max(spec.sizes("v"), default=0) > OVERSIZED:
+            return "oversized"
+        if not self.uses:
+            return None
+        head = spec.head and not set(spec.sizes("o")) <= set(self.classes)
+        stem = spec.stem and not set(spec.sizes("i")) <= set(self.image_channels)
+        if _use(graph, spec) not in self.uses or head or stem:
+            return "unsupported"
+        return None
+
+
+def _use(graph: ParamGraph, spec: ParamSpec) -> str:
+    return f"{graph.nodes[spec.node].op}/{spec.role}/{len(spec.sizes('k'))}"

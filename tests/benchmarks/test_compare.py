@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ghn.benchmarks.compare import (
+    Images,
+    Run,
+    Schedule,
+    accuracy,
+    mean_and_spread,
+    reach,
+    train,
+)
+
+
+def two_colours(n: int = 200) -> Images:
+    """Images that are red or blue, with noise; the label is the colour."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 2
+    x = 0.5 * torch.randn(n, 3, 8, 8, generator=g)
+    x[:, 0] += y.view(-1, 1, 1)
+    x[:, 2] += 1 - y.view(-1, 1, 1)
+    return Images(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :])
+
+
+def small_net(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)
+        )
+
+
+def test_the_rate_warms_up_to_its_peak_and_ends_near_zero():
+    schedule = Schedule(steps=100, batch=4, rate=0.1)
+
+    rates = [schedule.rate_at(step) for step in range(100)]
+
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(0.1)
+    assert rates.index(max(rates)) in (9, 10)
+    assert rates[55] == pytest.approx(0.05)
+    assert 0 <= rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 50])
+def test_accuracy_is_taken_before_the_first_and_after_the_last_step(steps):
+    tests = Schedule(steps=steps, batch=4, rate=0.1).test_steps()
+
+    assert tests[0] == 0
+    assert tests[-1] == steps
+    assert tests == sorted(set(tests))
+
+
+def test_training_learns_and_records_every_loss():
+    run = train(small_net(), two_colours(), Schedule(steps=30, batch=16, rate=1e-2), seed=0)
+
+    assert len(run.losses) == 30
+    assert run.final_loss < 0.5 * run.losses[0]
+    assert run.accuracy[0][0] == 0
+    assert run.accuracy[-1] == (30, pytest.approx(1.0, abs=0.05))
+
+
+def test_two_starts_with_one_seed_see_the_same_batches():
+    seen: list[list[float]] = []
+
+    class Spy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+            self.sums: list[float] = []
+
+        def forward(self, x):
+            if self.training:
+                self.sums.append(x.sum().item())
+            return self.head(x.mean((2, 3)))
+
+    for scale in (0.1, 3.0):
+        model = Spy()
+        nn.init.constant_(model.head.weight, scale)
+        train(model, two_colours(), Schedule(steps=5, batch=8, rate=1e-2), seed=3)
+        seen.append(model.sums)
+
+    assert len(seen[0]) == 5
+    assert seen[0] == seen[1]
+
+
+def test_training_twice_gives_the_same_numbers():
+    runs = [
+        train(small_net(), two_colours(), Schedule(steps=6, batch=8, rate=1e-2), seed=1)
+        for _ in range(2)
+    ]
+
+    assert runs[0] == runs[1]
+
+
+def test_accuracy_leaves_the_model_as_it_was():
+    model = small_net().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+
+    accuracy(model, two_colours(), batch=16)
+
+    assert model.training
+    assert model[1].momentum == 0.1
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_accuracy_does_not_depend_on_stale_batch_norm_statistics():
+    model = small_net()
+    images = two_colours()
+    train(model, images, Schedule(steps=30, batch=16, rate=1e-2), seed=0)
+    expected = accuracy(model, images, batch=16)
+
+    model[1].running_mean.fill_(100.0)
+
+    assert accuracy(model, images, batch=16) == expected
+    assert expected > 0.9
+
+
+def test_reach_is_the_first_step_whose_trailing_mean_meets_the_goal():
+    losses = [4.0, 1.0, 3.0, 2.0, 1.0, 1.0]
+
+    # Means over two steps end at 2.5, 2.0, 2.5, 1.5, 1.0.
+    assert reach(losses, 2.0, window=2) == 3
+    assert reach(losses, 1.2, window=2) == 6
+    assert reach(losses, 0.9, window=2) is None
+    assert reach(losses, 1.0, window=1) == 2
+
+
+def test_a_run_that_diverged_has_an_infinite_final_loss():
+    assert Run([1.0, math.nan], [(0, 0.1)]).final_loss == math.inf
+    assert Run([9.0] * 18 + [1.0, 3.0], [(0, 0.1)]).final_loss == 2.0
+
+
+def test_spread_is_the_sample_standard_deviation():
+    assert mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert mean_and_spread([5.0]) == (5.0, 0.0)

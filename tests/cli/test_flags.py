@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ghn.cli import flags
+from ghn.config import Config
+from ghn.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner(Config):
+    """Inner settings.
+
+    Attributes:
+        dim: Width of
+            an embedding.
+    """
+
+    dim: int = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer(Config):
+    """Outer settings.
+
+    Attributes:
+        rate: Learning rate.
+        steps: Number of steps.
+        fast: Whether to hurry.
+        sizes: Sizes to draw from.
+        kind: Which kind.
+        name: A name, or none.
+        shares: Shares by family.
+        inner: The inside.
+    """
+
+    rate: float = 1e-3
+    steps: int = 10
+    fast: bool = False
+    sizes: tuple[int, ...] = (1, 2)
+    kind: Literal["a", "b"] = "a"
+    name: str | None = None
+    shares: dict[str, float] = dataclasses.field(default_factory=dict)
+    inner: Inner = Inner()
+
+
+def run(*words: str, base: dict | None = None) -> Outer:
+    """Parse words with a command made from the flags of `Outer`."""
+    got: list[Outer] = []
+
+    def command(**values):
+        got.append(Outer.from_dict(flags.collect(Outer, values, base or {})))
+
+    command.__signature__ = inspect.Signature(flags.parameters(Outer))
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return got[0]
+
+
+def test_without_flags_the_defaults_hold():
+    assert run() == Outer()
+
+
+def test_every_kind_of_field_can_be_set():
+    words = "--rate 0.5 --steps 3 --fast --sizes 4 --sizes 8 --kind b --name x --inner.dim 7"
+
+    got = run(*words.split(), "--shares", '{"vit": 0.5}')
+
+    assert got == Outer(
+        rate=0.5,
+        steps=3,
+        fast=True,
+        sizes=(4, 8),
+        kind="b",
+        name="x",
+        shares={"vit": 0.5},
+        inner=Inner(dim=7),
+    )
+
+
+def test_flags_go_before_the_file_and_the_file_before_defaults():
+    base = {"rate": 0.2, "steps": 5, "fast": True, "inner": {"dim": 9}}
+
+    got = run("--steps", "6", "--no-fast", base=base)
+
+    assert got == Outer(rate=0.2, steps=6, fast=False, inner=Inner(dim=9))
+    assert base == {"rate": 0.2, "steps": 5, "fast": True, "inner": {"dim": 9}}
+
+
+def test_help_texts_come_from_the_docstring_and_show_the_default():
+    texts = {p.name: p.annotation.__metadata__[0].help for p in flags.parameters(Outer)}
+
+    assert texts["rate"] == "Learning rate. [default: 0.001]"
+    assert texts["inner__dim"] == "Width of an embedding. [default: 64]"
+    assert texts["sizes"].endswith("[default: 1 2]")
+    assert all(texts.values())
+
+
+def test_a_flag_that_is_not_json_where_it_must_be_is_refused():
+    with pytest.raises(ConfigError, match="--shares needs JSON"):
+        flags.collect(Outer, {"shares": "vit"}, {})

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import itertools
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from PIL import Image
+
+from ghn.errors import ConfigError
+from ghn.graphs import Node, ParamGraph, ParamSpec
+from ghn.graphs.draw import BOX_HEIGHT, BOX_WIDTH, Folded, _places, draw, fold
+
+
+def chain(*blocks: tuple[str, int], skip: bool = False) -> ParamGraph:
+    """A chain of linear layers and ReLUs: one block a pair (scope, width)."""
+    nodes, edges, specs = [Node("input")], [], {}
+    for scope, width in blocks:
+        name = f"{scope}.fc.weight"
+        specs[name] = ParamSpec(name, (width, width), "float32", len(nodes), "weight", "oi")
+        if skip:
+            edges.append((len(nodes) - 1, len(nodes) + 2))
+        for op, parameters in (("linear", ((name, "weight"),)), ("relu", ()), ("add", ())):
+            edges.append((len(nodes) - 1, len(nodes)))
+            nodes.append(Node(op, scope, {}, parameters))
+    edges.append((len(nodes) - 1, len(nodes)))
+    nodes.append(Node("output"))
+    return ParamGraph(nodes, sorted(set(edges)), specs)
+
+
+def test_equal_consecutive_blocks_are_kept_once():
+    graph = chain(("blocks.0", 8), ("blocks.1", 8), ("blocks.2", 8))
+
+    folded = fold(graph)
+
+    assert folded.repeats == {"blocks.0": 3}
+    assert [graph.nodes[n].op for n in folded.kept] == ["input", "linear", "relu", "add", "output"]
+    assert folded.edges == [(0, 1), (1, 2), (2, 3), (3, 10)]
+
+
+def test_blocks_of_another_width_are_not_folded():
+    graph = chain(("blocks.0", 8), ("blocks.1", 16), ("blocks.2", 16))
+
+    folded = fold(graph)
+
+    assert folded.repeats == {"blocks.1": 2}
+    assert len(folded.kept) == len(graph.nodes) - 3
+
+
+def test_inner_blocks_are_folded_where_the_outer_ones_differ():
+    graph = chain(("stages.0.blocks.0", 8), ("stages.0.blocks.1", 8), ("stages.1.blocks.0", 16))
+
+    assert fold(graph).repeats == {"stages.0.blocks.0": 2}
+
+
+def test_equal_blocks_with_something_in_between_are_not_folded():
+    graph = chain(("norms.0", 8), ("between", 8), ("norms.1", 8))
+
+    assert fold(graph).repeats == {}
+
+
+def test_folding_keeps_every_kept_node_connected():
+    graph = chain(*[(f"blocks.{i}", 8) for i in range(5)], skip=True)
+
+    folded = fold(graph)
+
+    targets = {v for _, v in folded.edges}
+    assert targets == set(folded.kept) - {0}
+    assert all(u < v for u, v in folded.edges)
+
+
+def test_boxes_never_overlap():
+    # A wide and deep graph: 60 layers, each read by three branches.
+    nodes = [Node("input")] + [Node("relu", f"m{i}") for i in range(180)]
+    edges = [(max(0, (i - 1) // 3 * 3 - 2 + b), i) for i in range(1, 181) for b in range(3)]
+    edges = sorted({(u, v) for u, v in edges if u < v})
+    folded = Folded(list(range(len(nodes))), edges, {})
+
+    places = list(_places(folded).values())
+
+    for a, b in itertools.combinations(places, 2):
+        assert abs(a.x - b.x) >= BOX_WIDTH or abs(a.y - b.y) >= BOX_HEIGHT
+
+
+def test_arrows_inside_a_column_point_downwards():
+    graph = chain(*[(f"a{i}", 8) for i in range(30)], skip=True)
+    folded = Folded(list(range(len(graph.nodes))), graph.edges, {})
+
+    places = _places(folded)
+
+    assert max(p.column for p in places.values()) > 0
+    assert all(
+        places[u].y > places[v].y if places[u].column == places[v].column else True
+        for u, v in graph.edges
+    )
+
+
+def test_a_drawing_is_valid_svg_with_all_labels(tmp_path):
+    import matplotlib
+
+    graph = chain(("first", 8), ("second", 16))
+    path = tmp_path / "graph.svg"
+
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        draw(graph, path)
+
+    root = ET.parse(path).getroot()
+    assert root.tag.endswith("svg")
+    text = path.read_text()
+    for label in ("linear", "relu", "input", "output", "first 8×8", "second 16×16", "activation"):
+        assert re.search(rf">{label}<", text), label
+
+
+def test_drawing_twice_gives_the_same_file(tmp_path):
+    graph = chain(("blocks.0", 8), ("blocks.1", 8), skip=True)
+
+    draw(graph, tmp_path / "a.svg")
+    draw(graph, tmp_path / "b.svg")
+
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_a_drawing_can_be_a_png(tmp_path):
+    draw(chain(("only", 4)), tmp_path / "graph.png")
+
+    with Image.open(tmp_path / "graph.png") as image:
+        width, height = image.size
+    assert width > 300
+    assert height > 300
+
+
+def test_repeated_blocks_make_the_picture_smaller_when_folded(tmp_path):
+    graph = chain(*[(f"blocks.{i}", 8) for i in range(8)])
+
+    draw(graph, tmp_path / "folded.png")
+    draw(graph, tmp_path / "whole.png", fold_blocks=False)
+
+    with Image.open(tmp_path / "folded.png") as a, Image.open(tmp_path / "whole.png") as b:
+        assert a.size[1] < b.size[1] / 2
+
+
+def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match=r"\.svg, \.png or \.pdf"):
+        draw(chain(("only", 4)), tmp_path / "graph.bmp")
+
+    assert list(tmp_path.iterdir()) == []
