@@ -1,0 +1,19 @@
+"""Training of hypernetworks: one loop, its settings, its checkpoints."""
+
+from ghn.training.config import TrainConfig
+from ghn.training.evaluate import Evaluation, NetworkScore, evaluate
+from ghn.training.loop import StepRecord, Trainer, train
+from ghn.training.targets import Target, TargetPool, make_target
+
+__all__ = [
+    "Evaluation",
+    "NetworkScore",
+    "StepRecord",
+    "Target",
+    "TargetPool",
+    "TrainConfig",
+    "Trainer",
+    "evaluate",
+    "make_target",
+    "train",
+]

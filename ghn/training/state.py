@@ -1,0 +1,101 @@
+"""Checkpoints of a training run: complete or absent, and never pickled.
+
+A checkpoint is a folder `step-00001234` with the tensors in safetensors and the rest in JSON. It is
+written under a temporary name, flushed, then renamed; the newest complete one wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghn.errors import CheckpointError
+
+__all__ = ["load_state", "newest", "save_state"]
+
+KEPT = 2
+TENSORS, REST = "state.safetensors", "state.json"
+
+
+def newest(out: Path) -> Path | None:
+    """Return the newest complete checkpoint folder of a run, or None."""
+    folders = sorted(p for p in out.glob("step-*") if (p / REST).is_file() and p.suffix != ".tmp")
+    return folders[-1] if folders else None
+
+
+def save_state(
+    out: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    rest: dict[str, Any],
+) -> Path:
+    """Write a checkpoint and remove all but the newest two.
+
+    Args:
+        out: The run's folder.
+        step: Optimiser steps taken.
+        model: The hypernetwork.
+        optimizer: AdamW over the model's parameters.
+        average: Averaged weights, by name.
+        rest: JSON values: counters and settings.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {f"model/{k}": v.detach() for k, v in model.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in average.items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = value
+    final = out / f"step-{step:08d}"
+    temporary = final.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / TENSORS)
+    text = json.dumps({"step": step, **rest}, indent=1)
+    (temporary / REST).write_text(text, encoding="utf-8")
+    for path in temporary.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    for old in sorted(out.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load_state(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+) -> dict[str, Any]:
+    """Read a checkpoint into a model, its optimiser and averaged weights; return the rest.
+
+    Raises:
+        CheckpointError: If the checkpoint does not belong to this model.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / TENSORS)
+    try:
+        model.load_state_dict({k: tensors[f"model/{k}"] for k in model.state_dict()})
+        for name in average:
+            average[name].copy_(tensors[f"average/{name}"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder} belongs to a hypernetwork of other sizes ({error}); choose another folder"
+        ) from error
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer/{name}/"
+        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if found:
+            optimizer.state[parameter] = found
+    return json.loads((folder / REST).read_text(encoding="utf-8"))

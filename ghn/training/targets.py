@@ -1,0 +1,102 @@
+"""Target networks while a hypernetwork is trained: built without weights, traced once, run often.
+
+Shape letters used in this file:
+    b: images. k: classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ghn.config import Config
+from ghn.graphs import ParamGraph, trace
+from ghn.zoo import SAMPLERS, Split, sample
+
+__all__ = ["Target", "TargetPool", "make_target"]
+
+
+@dataclasses.dataclass
+class Target:
+    """A network without weights of its own.
+
+    Attributes:
+        family: Its sampler.
+        config: Its architecture.
+        model: On the meta device, in training mode.
+        graph: Its parameter graph.
+        buffers: Values of its buffers, as a new network has them.
+    """
+
+    family: str
+    config: Config
+    model: nn.Module
+    graph: ParamGraph
+    buffers: dict[str, Tensor]
+
+    def run(
+        self, parameters: dict[str, Tensor], images: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, "b k"]:
+        """Return logits under given parameters; batch norms use the batch's own statistics."""
+        # Running statistics are written by the forward pass: into copies.
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
+        return torch.func.functional_call(self.model, {**parameters, **buffers}, (images,))
+
+
+def make_target(family: str, config: Config) -> Target:
+    """Build and trace one architecture of a sampler."""
+    with torch.device("meta"):
+        model = SAMPLERS[family].build(config)
+    buffers = {
+        name: torch.ones(b.shape, dtype=b.dtype)
+        if name.endswith("running_var")
+        else torch.zeros(b.shape, dtype=b.dtype)
+        for name, b in model.named_buffers()
+    }
+    example = torch.empty(1, 3, 32, 32, device="meta")
+    return Target(family, config, model.train(), trace(model, example), buffers)
+
+
+class TargetPool:
+    """Sampled networks by index, each built and traced when it is first drawn.
+
+    Args:
+        families: Names of samplers.
+        shares: How many of the pool each family has, relative to the others.
+        size: Number of networks.
+        split: Where the samplers draw from.
+        seed: First seed of the samplers.
+    """
+
+    def __init__(
+        self,
+        families: Sequence[str],
+        shares: Sequence[float],
+        size: int,
+        split: Split = "train",
+        seed: int = 0,
+    ) -> None:
+        total = sum(shares)
+        ends = [round(sum(shares[: i + 1]) / total * size) for i in range(len(shares))]
+        self._family = [next(f for f, e in zip(families, ends, strict=True) if i < e)
+                        for i in range(size)]  # fmt: skip
+        self._targets: dict[int, Target] = {}
+        self._split, self._seed = split, seed
+
+    def __len__(self) -> int:
+        return len(self._family)
+
+    def __getitem__(self, index: int) -> Target:
+        if index not in self._targets:
+            family = self._family[index]
+            config = sample(family, self._seed + index, self._split)
+            self._targets[index] = make_target(family, config)
+        return self._targets[index]
+
+    def seen(self) -> list[Target]:
+        """Return the networks drawn so far."""
+        return [self._targets[i] for i in sorted(self._targets)]

@@ -1,0 +1,83 @@
+"""Families of target networks that can be sampled, behind one interface.
+
+Which split an architecture belongs to is a function of the architecture itself: its settings are
+hashed, and the sampler redraws until the hash falls into the split. So splits are disjoint by
+construction, whatever the seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from ghn.config import Config
+from ghn.errors import ConfigError
+from ghn.registry import Registry
+from ghn.rng import make_generator
+
+__all__ = ["SAMPLERS", "Sampler", "Split", "sample"]
+
+Split = Literal["train", "val", "test", "wide", "deep"]
+"""Train, val and test share their ranges; wide and deep lie outside of them."""
+
+# Out of 10 hash values; wide and deep are out of the others' ranges and need none.
+_SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A family.
+
+    Attributes:
+        config: Type of its architectures.
+        draw: From a generator and a split to an architecture of the split's range.
+        build: From an architecture to a module; works under `torch.device("meta")`.
+    """
+
+    config: type[Config]
+    draw: Callable[[torch.Generator, Split], Any]
+    build: Callable[[Any], nn.Module]
+
+
+SAMPLERS: Registry[Sampler] = Registry("sampler")
+
+
+def sample(family: str, seed: int, split: Split = "train") -> Config:
+    """Return one architecture; the same seed gives the same one.
+
+    Args:
+        family: Name in `SAMPLERS`.
+        seed: Any integer; each gives its own draw.
+        split: `"train"`, `"val"`, `"test"`, `"wide"` (wider than any trained) or `"deep"`.
+    """
+    if split not in get_args(Split):
+        raise ConfigError(f"split must be one of {get_args(Split)}, got {split!r}")
+    sampler = SAMPLERS[family]
+    generator = make_generator(seed, family, split)
+    while True:
+        architecture = sampler.draw(generator, split)
+        if split not in _SHARES or _bucket(architecture) in _SHARES[split]:
+            return architecture
+
+
+def _bucket(architecture: Config) -> int:
+    text = json.dumps(architecture.to_dict(), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=2).digest()[0] % 10
+
+
+def choose(generator: torch.Generator, options: list[Any], weights: list[float] | None = None) -> Any:
+    """Return one of the options at random, by weight."""
+    chances = torch.tensor(weights or [1.0] * len(options))
+    return options[int(torch.multinomial(chances, 1, generator=generator))]
+
+
+def between(generator: torch.Generator, low: int, high: int, step: int = 1) -> int:
+    """Return a multiple of `step` between `low` and `high`, both included."""
+    count = (high - low) // step + 1
+    return low + step * int(torch.randint(0, count, (1,), generator=generator))
