@@ -2,137 +2,182 @@
 
 A decoder emits a small core for each parameter; the codes of the parameter's rows and columns turn
 it into a tensor of any size. Channel codes are shared by all layers and all networks, so that the
-columns of one layer speak of the same channels as the rows of the layer before.
+columns of one layer speak of the same channels as the rows of the layer before. All codes have a
+root mean square of 1.
 
-Width rule: index j >= K of a table of K rows takes row j mod K with its signs flipped by a fixed
-pseudo-random pattern that depends on j // K alone. Norms stay, and no two rows are equal.
+The width rule: index j of a table of K rows is row j mod K, times a fixed pseudo-random pattern of
+signs that belongs to j // K (all +1 for the first K). Norms stay, no two rows are equal, and the
+signs are the same on every machine.
 
 Shape letters used in this file:
-    R, C: rows and columns of a parameter in matrix form.
     K: rows of a table.
     r: size of a code.
+    n: codes asked for.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Hashable
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ghn.decoders.places import MAX_TOKENS, position_features
 from ghn.graphs import ParamSpec
-from ghn.rng import make_generator
 
-__all__ = ["Codes", "lookup", "position_features"]
+__all__ = ["CodeBook", "Codes", "lookup", "sign_patterns"]
 
-IMAGE_CHANNELS = 16
-CLASSES = 1024
-FREQUENCIES = 4
-SIGN_SEED = 2110_13100
+# Enough for image channels and, in patch embeddings that are linear, small flattened patches.
+IMAGE_ROWS = 64
 
 
-def lookup(
-    table: Float[Tensor, "K r"], count: int, order: Int[Tensor, " K"] | None = None
-) -> Float[Tensor, "n r"]:
+@functools.lru_cache(maxsize=256)
+def sign_patterns(count: int, size: int) -> Float32[Tensor, "count size"]:
+    """Return rows of +1 and -1, a fixed function of row and column; row 0 is all +1.
+
+    Source:
+        The bit mixer is that of SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    row = np.arange(count, dtype=np.uint64)[:, None]
+    column = np.arange(size, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        z = ((row << np.uint64(32)) + column) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    signs = 1.0 - 2.0 * (z >> np.uint64(63)).astype(np.float32)
+    signs[:1] = 1.0
+    return torch.from_numpy(signs)
+
+
+def lookup(table: Float[Tensor, "*b K r"], count: int) -> Float[Tensor, "*b n r"]:
     """Return the codes of indices 0 to `count` - 1 by the module's width rule.
 
-    Args:
-        table: Learned codes.
-        count: Number of codes wanted, any size.
-        order: Which row of the table index 0, 1, ... takes; 0, 1, ... if None.
+    Example:
+        >>> lookup(torch.ones(2, 8), 5).abs().sum()
+        tensor(40.)
     """
-    size = table.shape[0]
-    if count <= size:
-        return table[:count] if order is None else table[order[:count]]
-    index = torch.arange(count, device=table.device)
-    rows = index % size
-    signs = _signs(-(-count // size), table.shape[1]).to(table)
-    return table[rows if order is None else order[rows]] * signs[index // size]
+    rows, size = table.shape[-2:]
+    if count <= rows:
+        return table[..., :count, :]
+    signs = sign_patterns(-(-count // rows), size).to(table)
+    repeated = table.unsqueeze(-3) * signs.unsqueeze(1)
+    return repeated.flatten(-3, -2)[..., :count, :]
 
 
-@functools.lru_cache(maxsize=64)
-def _signs(blocks: int, size: int) -> Tensor:
-    """Patterns of +-1, the first one all +1."""
-    generator = make_generator(SIGN_SEED, "width", size)
-    draws = [torch.ones(1, size)]
-    for _ in range(blocks - 1):
-        draws.append(torch.randint(0, 2, (1, size), generator=generator) * 2.0 - 1.0)
-    return torch.cat(draws)
-
-
-def position_features(sizes: tuple[int, ...], is_table: bool) -> Float[Tensor, "T f"]:
-    """Fourier features of the positions of a table, relative to its size.
-
-    Args:
-        sizes: Sizes of the position axes. One axis of n * n, n * n + 1 or n * n + 2 rows counts as
-            a grid of patches after 0 to 2 tokens, two axes as a grid, anything else as a line.
-        is_table: Whether rows are looked up by index, as in language models; then it is a line.
-
-    Returns:
-        Sine and cosine of each frequency along both axes, and whether a row is a token.
-    """
-    count = math.prod(sizes)
-    height, width, tokens = _grid(sizes, count, is_table)
-    row = torch.arange(height).repeat_interleave(width) / max(height - 1, 1)
-    column = torch.arange(width).repeat(height) / max(width - 1, 1)
-    angles = math.pi * torch.stack([row, column], 1)[:, :, None] * 2.0 ** torch.arange(FREQUENCIES)
-    waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(1)
-    grid = torch.cat([waves, torch.zeros(len(waves), 3)], 1)
-    head = torch.zeros(tokens, grid.shape[1])
-    head[:, -3:] = torch.eye(3)[:tokens]
-    return torch.cat([head, grid])
-
-
-def _grid(sizes: tuple[int, ...], count: int, is_table: bool) -> tuple[int, int, int]:
-    """Return height, width and number of leading tokens of a position table."""
-    if len(sizes) == 2:
-        return sizes[0], sizes[1], 0
-    if not is_table and len(sizes) == 1:
-        for tokens in range(3):
-            side = math.isqrt(max(count - tokens, 0))
-            if side > 1 and side * side == count - tokens:
-                return side, side, tokens
-    return count, 1, 0
+def orthogonal_rows(count: int, size: int) -> Float[Tensor, "count size"]:
+    """Return random rows of root mean square 1, orthogonal within each block of `size` rows."""
+    blocks = [nn.init.orthogonal_(torch.empty(size, size)) for _ in range(-(-count // size))]
+    return torch.cat(blocks)[:count] * math.sqrt(size)
 
 
 class Codes(nn.Module):
     """Learned codes of rows and columns.
 
     Args:
-        rows: Rows K of the channel tables.
+        rows: Rows K of the tables of channels, classes and vocabulary rows.
         size: Size r of a code.
     """
 
     def __init__(self, rows: int, size: int) -> None:
         super().__init__()
-        self.out = nn.Parameter(torch.randn(rows, size))
-        self.into = nn.Parameter(torch.randn(rows, size))
+        # A layer's columns start with the codes of the rows before it, in orthogonal blocks:
+        # products of layers are then products of cores, also at widths that were never trained.
+        self.out = nn.Parameter(orthogonal_rows(rows, size))
+        self.into = nn.Parameter(self.out.detach().clone())
+        self.classes = nn.Parameter(torch.randn(rows, size))
         self.vocabulary = nn.Parameter(torch.randn(rows, size))
-        self.classes = nn.Parameter(torch.randn(CLASSES, size))
-        self.image = nn.Parameter(torch.randn(IMAGE_CHANNELS, size))
+        self.image = nn.Parameter(torch.randn(IMAGE_ROWS, size))
         self.constant = nn.Parameter(torch.randn(1, size))
-        features = 4 * FREQUENCIES + 3
-        self.position = nn.Sequential(nn.Linear(features, 64), nn.GELU(), nn.Linear(64, size))
+        self.token = nn.Parameter(torch.randn(MAX_TOKENS, size))
+        features = position_features((1,), "position")[1].shape[1]
+        self.position = nn.Sequential(
+            nn.Linear(features, 2 * size), nn.GELU(), nn.Linear(2 * size, size)
+        )
 
-    def rows(self, spec: ParamSpec, count: int, order: Tensor | None) -> Float[Tensor, "R r"]:
-        """Return the codes of `count` output channels of a parameter."""
-        if not spec.sizes("o"):
-            return self.constant.expand(count, -1)
+
+class CodeBook:
+    """The codes of one forward pass; each kind, size and order is computed once.
+
+    Args:
+        codes: Tables and networks.
+    """
+
+    def __init__(self, codes: Codes) -> None:
+        self.codes = codes
+        self._known: dict[Hashable, Tensor] = {}
+
+    def rows(
+        self, spec: ParamSpec, count: int, order: Int64[Tensor, " K"] | None
+    ) -> Float[Tensor, "n r"]:
+        """Return the codes of the output channels of a parameter, or of its classes.
+
+        Args:
+            spec: The parameter.
+            count: Number of rows that have codes of their own.
+            order: Which row of the channel table channel 0, 1, ... takes; None for 0, 1, ...
+        """
+        if not spec.sizes("oe"):
+            return self.constant(count)
         if spec.head:
-            return lookup(self.classes, count)
-        return lookup(self.out, count, order)
+            return self._table("classes", count, None)
+        return self._table("out", count, order)
 
-    def cols(self, spec: ParamSpec, count: int, order: Tensor | None) -> Float[Tensor, "C r"]:
-        """Return the codes of the columns of a parameter: channels, vocabulary or positions."""
-        if spec.sizes("v"):
-            return lookup(self.vocabulary, count)
-        if spec.sizes("t"):
-            features = position_features(spec.sizes("t"), spec.role == "table")
-            return self.position(features.to(self.constant))
-        if not spec.sizes("i"):
-            return self.constant.expand(count, -1)
+    def cols(
+        self, spec: ParamSpec, count: int, order: Int64[Tensor, " K"] | None
+    ) -> Float[Tensor, "n r"]:
+        """Return the codes of a parameter's columns: channels, positions, vocabulary, or none.
+
+        Args:
+            spec: The parameter.
+            count: Number of columns.
+            order: As for `rows`, and the same one, so that columns name the channels of the rows
+                of the layer before.
+        """
+        kinds = {axis for axis in spec.axes if axis in "itv"}
+        if count == 1 or not kinds:
+            return self.constant(count)
+        if kinds == {"t"}:
+            return self._positions(spec.sizes("t"), spec.role)
+        if kinds == {"v"}:
+            return self._table("vocabulary", count, None)
         if spec.stem:
-            return lookup(self.image, count)
-        return lookup(self.into, count, order)
+            return self._table("image", count, None)
+        return self._table("into", count, order)
+
+    def constant(self, count: int) -> Float[Tensor, "n r"]:
+        """Return the code of a row or column that is alone, as those of vectors are."""
+        return self._table("constant", 1, None).expand(count, -1)
+
+    def _table(self, kind: str, count: int, order: Tensor | None) -> Tensor:
+        def ordered() -> Tensor:
+            table = self._once((kind,), lambda: _unit(getattr(self.codes, kind)))
+            return table if order is None else table[order]
+
+        whole = self._once((kind, id(order)), ordered)
+        return self._once((kind, id(order), count), lambda: lookup(whole, count))
+
+    def _positions(self, sizes: tuple[int, ...], role: str) -> Tensor:
+        return self._once((sizes, role), lambda: self._make_positions(sizes, role))
+
+    def _make_positions(self, sizes: tuple[int, ...], role: str) -> Tensor:
+        tokens, features = position_features(sizes, role)
+        codes = self.codes.position(features.to(self.codes.token))
+        if len(codes) > 1:
+            # What all positions share is no code: without it they differ from the start.
+            codes = codes - codes.mean(0)
+        return _unit(torch.cat([self.codes.token[:tokens], codes]))
+
+    def _once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+
+def _unit(codes: Tensor) -> Tensor:
+    """Scale each code to a root mean square of 1."""
+    return F.rms_norm(codes, codes.shape[-1:])

@@ -17,9 +17,16 @@ __all__ = ["DECODERS", "Decoder"]
 
 
 class Decoder(Protocol):
-    """From node embeddings to one recipe for each parameter."""
+    """From node embeddings to one recipe for each parameter.
+
+    Attributes:
+        table_rows: Number of table rows that channels can take, which is the size of an order.
+        shared_codes: Whether rows and columns of all parameters speak of the same channels.
+    """
 
     Config: ClassVar[type[Config]]
+    table_rows: int
+    shared_codes: bool
 
     def __call__(
         self,

@@ -5,16 +5,19 @@ a block of channels; larger kernels are interpolated. Where a layer is wider tha
 block repeats: its rows are then equal, which is what low-rank decoding avoids.
 
 Source: Knyazev et al. 2021 and 2023 (GHN-2, arXiv 2110.13100; GHN-3, arXiv 2303.04143), decoder.
-The sizes are ours: block 32 and map 7, for small images.
+The sizes are ours (block 32, map 7, for small images: 1.1 million parameters), and so is emitting
+the sections of a fused projection one by one.
 
 Shape letters used in this file:
-    B: conditions. N: nodes. P: sections of all parameters.
-    o, i: output and input channels of the block. m: side of the map. K: kernel size.
+    B: conditions. N: nodes. d: embedding size. P: sections of all parameters. h: hidden size.
+    p: sections of one group or parameter. o, i: output and input channels of the block.
+    c: channels of the map. m: side of the map. K: kernel size.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -24,14 +27,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghn.config import Config
-from ghn.decoders.codes import CLASSES, lookup, position_features
-from ghn.decoders.nodes import SectionInput, sections_of
+from ghn.decoders.codes import lookup
+from ghn.decoders.nodes import Member, SectionInput, gather, groups_of
+from ghn.decoders.places import grid_of
 from ghn.decoders.registry import DECODERS
 from ghn.errors import ConfigError
 from ghn.graphs import ParamSpec
-from ghn.kernels import Layout, Recipe, Tiled
+from ghn.kernels import Recipe, Tiled
 
 __all__ = ["TiledDecoder", "TiledDecoderConfig"]
+
+CLASSES = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,15 +45,15 @@ class TiledDecoderConfig(Config):
     """Settings of `TiledDecoder`.
 
     Attributes:
-        dim: Node embedding size d.
-        hidden: Width of the MLP that reads a node, and of the map's channels.
+        dim: Node embedding size d; the map has 2 d channels.
+        hidden: Width of the MLP that reads a node.
         block: Channels o = i of the emitted block.
         map: Side m of the spatial map, odd; larger kernels are interpolated.
     """
 
     dim: int = 64
     hidden: int = 128
-    block: int = 64
+    block: int = 32
     map: int = 7
 
     def __post_init__(self) -> None:
@@ -59,8 +65,11 @@ class TiledDecoderConfig(Config):
 class TiledDecoder(nn.Module):
     """Emits `Tiled` recipes for parameters of any shape.
 
-    Class rows and positions are products of the block with a learned matrix of classes, and of
-    Fourier features of the positions, so that they do not repeat.
+    Matrices and kernels repeat the block along both channel axes. Handled on their own:
+    parameters with a single column have a small linear layer of their own; class rows are linear
+    combinations of the block's rows, one for each class, so that classes differ; a position table
+    is the map itself, with channels for rows, stretched to the grid of positions; tokens before
+    the grid take the map's mean. Vocabulary rows repeat the block's columns.
 
     Args:
         config: Sizes.
@@ -71,16 +80,21 @@ class TiledDecoder(nn.Module):
     def __init__(self, config: TiledDecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.table_rows = config.block
+        self.shared_codes = True
+        channels = 2 * config.dim
         self.sections = SectionInput(config.dim, config.hidden)
-        self.spread = nn.Linear(config.hidden, 32 * config.map**2)
-        self.channels = nn.Sequential(
-            nn.Linear(32, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.block**2),
-        )
-        self.classes = nn.Parameter(torch.randn(CLASSES, config.block) / config.block**0.5)
-        features = position_features((4,), True).shape[1]
-        self.position = nn.Linear(features, config.block)
+        self.map = nn.Linear(config.hidden, channels * config.map**2)
+        self.widen = nn.Linear(channels, 2 * channels)
+        self.block = nn.Linear(2 * channels, config.block**2)
+        self.vector = nn.Linear(config.hidden, config.block)
+        self.place = nn.Linear(2 * channels, config.block)
+        self.classes = nn.Parameter(torch.randn(CLASSES, config.block) / math.sqrt(config.block))
+        # So that the elements of a block have a root mean square of about 1 at the start.
+        for layer, gain in ((self.map, 1), (self.widen, 2), (self.block, 1), (self.vector, 1)):
+            nn.init.normal_(layer.weight, std=math.sqrt(gain / layer.in_features))
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.place.weight, std=self.place.in_features**-0.5)
 
     def forward(
         self,
@@ -89,57 +103,96 @@ class TiledDecoder(nn.Module):
         order: Mapping[Any, Tensor] | None = None,
     ) -> dict[Any, Recipe]:
         """Return one recipe for each spec; see `ghn.decoders.registry.Decoder`."""
-        side = self.config.map
-        maps = self.spread(self.sections(embeddings, specs)).unflatten(-1, (32, side, side))
+        sections = self.sections(embeddings, specs)
         recipes: dict[Any, Recipe] = {}
-        at = 0
-        for key, spec in specs.items():
-            count = sections_of(spec)
-            own = maps[:, at : at + count]
-            at += count
-            recipes[key] = self._tile(own, spec, None if order is None else order.get(key))
-        return recipes
+        for kernel, single_column, members in groups_of(specs):
+            others = []
+            for member in members:
+                if not _is_table_of_positions(member):
+                    others.append(member)
+                    continue
+                blocks = self._positions(gather(sections, [member]), member)
+                recipes[member.key] = self._recipe(blocks, member, order)
+            if not others:
+                continue
+            x = gather(sections, others)
+            blocks = self._vectors(x, kernel) if single_column else self._blocks(x, kernel)
+            split = blocks.split([m.sections for m in others], 1)
+            for member, own in zip(others, split, strict=True):
+                recipes[member.key] = self._recipe(own, member, order)
+        return {key: recipes[key] for key in specs}
 
-    def _tile(self, maps: Tensor, spec: ParamSpec, order: Tensor | None) -> Recipe:
-        layout = Layout(spec.shape, spec.axes)
-        window = _centre(maps, layout.kernel_shape)  # [B, p, 32, K]
+    def _blocks(
+        self, x: Float[Tensor, "B p h"], kernel: tuple[int, ...]
+    ) -> Float[Tensor, "B p o i K"]:
+        maps = self._windows(x, kernel)  # B p K c
         size = self.config.block
-        block = self.channels(window.transpose(-1, -2)).unflatten(-1, (size, size))
-        block = block.permute(0, 1, 3, 4, 2)  # [B, p, o, i, K]
-        if order is not None:
-            rows = order[order < size]
-            block = block[:, :, rows][:, :, :, rows]
-        if spec.head:
-            rows = lookup(self.classes, layout.rows // maps.shape[1])
-            block = torch.einsum("co,bpoik->bpcik", rows, block)
-        if spec.sizes("t"):
-            cols = self.position(position_features(spec.sizes("t"), spec.role == "table").to(maps))
-            block = torch.einsum("ti,bpoik->bpotk", cols, block)
-        return Tiled(self._stack(block, layout, maps.shape[1]), layout)
+        return self.block(F.relu(self.widen(maps))).unflatten(-1, (size, size)).movedim(2, -1)
 
-    def _stack(self, block: Tensor, layout: Layout, sections: int) -> Tensor:
-        """Fit each section's block to its share of the rows, then put sections below another."""
-        if sections == 1:
-            return block[:, 0]
-        share = layout.rows // sections
-        repeats = -(-share // block.shape[2])
-        return block.repeat(1, 1, repeats, 1, 1)[:, :, :share].flatten(1, 2)
+    def _vectors(
+        self, x: Float[Tensor, "B p h"], kernel: tuple[int, ...]
+    ) -> Float[Tensor, "B p o 1 K"]:
+        if kernel:  # depthwise kernels: the block's first column
+            return self._blocks(x, kernel)[..., :1, :]
+        return self.vector(x)[..., None, None]
+
+    def _positions(self, x: Float[Tensor, "B p h"], member: Member) -> Float[Tensor, "B p o t 1"]:
+        tokens, grid = grid_of(member.spec.sizes("t"), member.spec.role)
+        grid = (math.prod(grid[:-1]), grid[-1])
+        maps = self.map(x).unflatten(-1, (-1, self.config.map, self.config.map))
+        stretched = F.interpolate(
+            maps.flatten(0, 1), size=grid, mode="bilinear", align_corners=True
+        ).flatten(2)
+        mean = stretched.mean(2, keepdim=True).expand(-1, -1, tokens)
+        maps = torch.cat([mean, stretched], 2).transpose(1, 2)
+        codes = self.place(F.relu(self.widen(maps))).transpose(1, 2)
+        return codes.unflatten(0, x.shape[:2]).unsqueeze(-1)
+
+    def _windows(
+        self, x: Float[Tensor, "B p h"], kernel: tuple[int, ...]
+    ) -> Float[Tensor, "B p K c"]:
+        """Make the map's centre window of a kernel's size, and nothing outside of it.
+
+        The last two kernel axes are the window; further axes repeat it. A kernel wider than the
+        map is the whole map, stretched.
+        """
+        side = self.config.map
+        height, width = (1, *kernel)[-2:] if kernel else (1, 1)
+        inner = (min(height, side), min(width, side))
+        top, left = ((side - n) // 2 for n in inner)
+        weight = self.map.weight.unflatten(0, (-1, side, side))
+        bias = self.map.bias.unflatten(0, (-1, side, side))
+        cut = (slice(None), slice(top, top + inner[0]), slice(left, left + inner[1]))
+        maps = F.linear(x, weight[cut].flatten(0, 2), bias[cut].flatten())
+        maps = maps.unflatten(-1, (-1, *inner))
+        if inner != (height, width):
+            flat = F.interpolate(
+                maps.flatten(0, 1), size=(height, width), mode="bilinear", align_corners=True
+            )
+            maps = flat.unflatten(0, x.shape[:2])
+        maps = maps.flatten(3).transpose(2, 3)
+        return maps.repeat(1, 1, math.prod(kernel[:-2]), 1)
+
+    def _recipe(
+        self, blocks: Float[Tensor, "B p o i K"], member: Member, order: Mapping[Any, Tensor] | None
+    ) -> Recipe:
+        """Put the sections' blocks below one another; a single block tiles by itself."""
+        spec, layout = member.spec, member.layout
+        own = None if order is None else order[member.key]
+        if spec.head and spec.sizes("o"):
+            classes = lookup(self.classes, layout.rows // member.sections)
+            blocks = torch.einsum("co,bpoik->bpcik", classes, blocks)
+        elif own is not None:
+            blocks = blocks.index_select(2, own)
+        if own is not None and spec.sizes("i") and not spec.stem and blocks.shape[3] > 1:
+            blocks = blocks.index_select(3, own)
+        if member.sections == 1:
+            return Tiled(blocks[:, 0], layout)
+        share = layout.rows // member.sections
+        repeats = -(-share // blocks.shape[2])
+        stacked = blocks.repeat(1, 1, repeats, 1, 1)[:, :, :share]
+        return Tiled(stacked.flatten(1, 2), layout)
 
 
-def _centre(
-    maps: Float[Tensor, "B p c m m"], kernel: tuple[int, ...]
-) -> Float[Tensor, "B p c K"]:
-    """Cut the centre window of a kernel's size; interpolate where the kernel is larger."""
-    side = maps.shape[-1]
-    depth = kernel[:-2]
-    height, width = (1, *kernel)[-2:] if kernel else (1, 1)
-    if max(height, width) > side:
-        flat = F.interpolate(maps.flatten(0, 1), size=(max(height, side), max(width, side)),
-                             mode="bilinear", align_corners=True)  # fmt: skip
-        maps = flat.unflatten(0, maps.shape[:2])
-    top, left = (maps.shape[-2] - height) // 2, (maps.shape[-1] - width) // 2
-    window = maps[..., top : top + height, left : left + width].flatten(-2)
-    copies = 1
-    for size in depth:
-        copies *= size
-    return window.repeat(1, 1, 1, copies) if copies > 1 else window
+def _is_table_of_positions(member: Member) -> bool:
+    return member.layout.cols > 1 and {a for a in member.spec.axes if a in "itvk"} == {"t"}

@@ -10,7 +10,7 @@ import functools
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
@@ -18,8 +18,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ghn.config import Config
 from ghn.errors import CheckpointError, ConfigError
-from ghn.graphs.ops import VOCABULARY_VERSION
+from ghn.graphs.ops import OPERATORS, ROLES, VOCABULARY_VERSION
 from ghn.io import atomic_path
 from ghn.registry import unknown_name
 
@@ -31,7 +32,11 @@ __all__ = ["HubCheckpoint", "embedded_checkpoints", "load_ghn"]
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT_VERSION = 1
-OPERATOR_TABLE = "operator.weight"
+# Tables with one row for each word of a vocabulary, and the row of `other`.
+VOCABULARY_TABLES = {
+    "operator.weight": list(OPERATORS).index("other"),
+    "role.weight": list(ROLES).index("other"),
+}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 H = TypeVar("H", bound="HubCheckpoint")
@@ -94,9 +99,10 @@ def find_checkpoint(name: str | Path, **download: Any) -> Path:
 class HubCheckpoint(ModelHubMixin):
     """Saves and loads a module with a `config`; both halves of the hub mixin are strict here."""
 
+    Config: ClassVar[type[Config]]
     config: Any
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self,
         save_directory: str | Path,
         *,
@@ -125,12 +131,12 @@ class HubCheckpoint(ModelHubMixin):
         return None
 
     def _save_pretrained(self, save_directory: Path, dtype: str = "float32") -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         if dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         module: Any = self
-        tensors = {k: _stored(v, DTYPES[dtype]) for k, v in module.state_dict().items()}
+        tensors = {k: _stored(k, v, DTYPES[dtype]) for k, v in module.state_dict().items()}
         header = {
             "library": "ghn",
             "format_version": FORMAT_VERSION,
@@ -141,11 +147,12 @@ class HubCheckpoint(ModelHubMixin):
             atomic_path(save_directory / CONFIG_FILE) as config,
             atomic_path(save_directory / WEIGHTS_FILE) as weights,
         ):
-            save_file(tensors, weights)
+            # As bytes through Python: a full disk is then an OSError, not a fault in mapped memory.
+            weights.write_bytes(save(tensors))
             config.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls: type[H], pretrained_model_name_or_path: str | Path, **download: Any
     ) -> H:
         """Load a checkpoint in float32 on the CPU.
@@ -165,23 +172,30 @@ class HubCheckpoint(ModelHubMixin):
 
     @classmethod
     def _from_folder(cls: type[H], folder: Path) -> H:
-        config_type = cls.__init__.__globals__["GHNConfig"]
         try:
-            config = config_type.from_dict(_read_config(folder))
+            config = cls.Config.from_dict(_read_config(folder))
         except ConfigError as error:
             raise CheckpointError(f"{folder / CONFIG_FILE} does not fit: {error}") from error
         module: Any = cls(config)
         expected = module.state_dict()
         tensors = _read_tensors(folder / WEIGHTS_FILE)
-        _pad_operators(tensors, expected)
+        _pad_vocabularies(tensors, expected)
         _check_tensors(tensors, expected, folder)
         module.load_state_dict(tensors, strict=True)
         return module
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    if not tensor.is_floating_point():
+        return tensor
+    stored = tensor.to(dtype)
+    if not stored.isfinite().all():
+        raise CheckpointError(
+            f"{name} is not finite in {dtype}, and such a checkpoint could not be loaded; nothing "
+            "was written. Save as float32 or bfloat16, or look for the step that diverged"
+        )
+    return stored
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -197,7 +211,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of ghn. Published GHN-3 and LoGAH files do not load: "
             "they speak of another graph vocabulary (see docs/architecture.md)"
         )
-    for key, known in (("format_version", FORMAT_VERSION), ("vocabulary_version", VOCABULARY_VERSION)):
+    for key, known in (
+        ("format_version", FORMAT_VERSION),
+        ("vocabulary_version", VOCABULARY_VERSION),
+    ):
         version = header.pop(key, None)
         if not isinstance(version, int) or version > known:
             raise CheckpointError(
@@ -218,19 +235,18 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
-def _pad_operators(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Give operators that were appended to the vocabulary since the row of `other`."""
+def _pad_vocabularies(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Give operators and roles that were appended since the row of `other`."""
     for name, tensor in tensors.items():
+        other = next((row for end, row in VOCABULARY_TABLES.items() if name.endswith(end)), None)
         wanted = expected.get(name)
-        if not name.endswith(OPERATOR_TABLE) or wanted is None or len(tensor) >= len(wanted):
+        if other is None or wanted is None or not other < len(tensor) < len(wanted):
             continue
         missing = len(wanted) - len(tensor)
-        tensors[name] = torch.cat([tensor, tensor[:1].expand(missing, -1)])
+        tensors[name] = torch.cat([tensor, tensor[other : other + 1].expand(missing, -1)])
 
 
-def _check_tensors(
-    tensors: dict[str, Tensor], expected: dict[str, Tensor], folder: Path
-) -> None:
+def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], folder: Path) -> None:
     missing = sorted(expected.keys() - tensors.keys())
     extra = sorted(tensors.keys() - expected.keys())
     shapes = [
@@ -247,4 +263,3 @@ def _check_tensors(
     ]
     if problems:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} does not fit its config: {problems}")
-

@@ -20,7 +20,7 @@ from ghn.engine.guards import check_writable
 from ghn.errors import PredictionError
 from ghn.kernels import Recipe, expand_out, is_finite
 
-__all__ = ["check_recipes", "hold_interrupts", "new_tensor", "write"]
+__all__ = ["check_recipes", "check_targets", "hold_interrupts", "new_tensor", "write"]
 
 
 def check_recipes(
@@ -54,24 +54,28 @@ def check_recipes(
             )
 
 
+def check_targets(recipes: Mapping[str, Recipe], parameters: Mapping[str, Tensor]) -> None:
+    """Make sure that `write` will succeed.
+
+    Raises:
+        UnsupportedModelError: If a parameter cannot be written in place.
+        MemoryError: If there is no room for the largest temporary.
+    """
+    for name in recipes:
+        check_writable(name, parameters[name])
+    _try_memory(recipes, parameters)
+
+
 def write(recipes: Mapping[str, Recipe], parameters: Mapping[str, Tensor]) -> None:
     """Write each recipe into its parameter's storage; Parameter objects stay the same.
 
     Args:
         recipes: Checked by `check_recipes`.
-        parameters: Tensors with values, any strides, types and devices.
-
-    Raises:
-        UnsupportedModelError: If a parameter cannot be written in place. Nothing was written then.
-        MemoryError: If there is no room for the largest temporary. Nothing was written then.
+        parameters: Tensors of any strides, types and devices; checked by `check_targets`.
     """
-    for name in recipes:
-        check_writable(name, parameters[name])
-    _try_memory(recipes, parameters)
-    with hold_interrupts():
-        for name, recipe in recipes.items():
-            target = parameters[name].data
-            expand_out(_on_device(recipe, target.device), target)
+    for name, recipe in recipes.items():
+        target = parameters[name].data
+        expand_out(_on_device(recipe, target.device), target)
 
 
 def new_tensor(recipe: Recipe, like: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

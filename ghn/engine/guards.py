@@ -45,6 +45,7 @@ def check_model(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    _check_module("", model)  # a scripted or sharded model cannot even be looked into
     inner = unwrap(model)
     for name, module in inner.named_modules():
         _check_module(name, module)
@@ -113,14 +114,17 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
     for kind in {type(tensor), type(tensor.data)}:
         if kind.__name__ in _TENSORS:
             what, then = _TENSORS[kind.__name__]
-            raise UnsupportedModelError(f"parameter {name!r} is {what}; "
-                                        f"{PREDICT_FIRST.format(then)}")
+            raise UnsupportedModelError(
+                f"parameter {name!r} is {what}; {PREDICT_FIRST.format(then)}"
+            )
         if kind.__module__.startswith("torchao."):
-            raise UnsupportedModelError(f"parameter {name!r} is quantised by torchao; "
-                                        f"{PREDICT_FIRST.format('quantise it')}")
+            raise UnsupportedModelError(
+                f"parameter {name!r} is quantised by torchao; {PREDICT_FIRST.format('quantise it')}"
+            )
     if tensor.is_quantized:
-        raise UnsupportedModelError(f"{name!r} is a quantised tensor; "
-                                    f"{PREDICT_FIRST.format('quantise it')}")
+        raise UnsupportedModelError(
+            f"{name!r} is a quantised tensor; {PREDICT_FIRST.format('quantise it')}"
+        )
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

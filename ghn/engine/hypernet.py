@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ghn.config import Config
 from ghn.decoders import DECODERS, LowRankDecoderConfig, TiledDecoderConfig
 from ghn.encoders import ENCODERS, GatedGNNConfig, GraphormerConfig, PyGConfig
 from ghn.engine.checkpoint import HubCheckpoint
-from ghn.engine.magnitude import batch_entry, set_magnitude
+from ghn.engine.magnitude import apply_magnitude, magnitude_rules
 from ghn.engine.support import Support
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, ParamSpec
@@ -36,14 +36,21 @@ class GHNConfig(Config):
         encoder: Settings of the encoder; their type chooses it.
         decoder: Settings of the decoder; their type chooses it.
         modality: What the training networks read: `"vision"` or `"text"`.
+        spread: Largest factor by which an emitted weight's size may differ from the rule of
+            `ghn.engine.magnitude`; above 1.
         support: What the hypernetwork was trained for; see `Support`.
         operators: Number of operators in the vocabulary it was built with.
     """
 
-    encoder: GraphormerConfig | GatedGNNConfig | PyGConfig = GraphormerConfig()
-    decoder: LowRankDecoderConfig | TiledDecoderConfig = LowRankDecoderConfig()
+    encoder: GraphormerConfig | GatedGNNConfig | PyGConfig = dataclasses.field(
+        default_factory=GraphormerConfig
+    )
+    decoder: LowRankDecoderConfig | TiledDecoderConfig = dataclasses.field(
+        default_factory=LowRankDecoderConfig
+    )
     modality: str = "vision"
-    support: Support = Support()
+    spread: float = 2.0
+    support: Support = dataclasses.field(default_factory=Support)
     operators: int = len(OPERATORS)
 
     def __post_init__(self) -> None:
@@ -54,6 +61,8 @@ class GHNConfig(Config):
             )
         if self.modality not in ("vision", "text"):
             raise ConfigError(f"modality must be 'vision' or 'text', got {self.modality!r}")
+        if not self.spread > 1.0:
+            raise ConfigError(f"spread must be above 1, got {self.spread}")
 
 
 class GHN(HubCheckpoint, nn.Module):
@@ -69,11 +78,13 @@ class GHN(HubCheckpoint, nn.Module):
         >>> torch.func.functional_call(model, parameters, (x,))  # doctest: +SKIP
     """
 
+    Config: ClassVar[type[Config]] = GHNConfig
+
     def __init__(self, config: GHNConfig | None = None) -> None:
         super().__init__()
         self.config = config or GHNConfig()
-        self.encoder = _build(ENCODERS, self.config.encoder)
-        self.decoder = _build(DECODERS, self.config.decoder)
+        self.encoder: Any = _build(ENCODERS, self.config.encoder)
+        self.decoder: Any = _build(DECODERS, self.config.decoder)
         self.decoder_name = _name_of(DECODERS, self.config.decoder)
 
     def recipes(
@@ -101,10 +112,14 @@ class GHN(HubCheckpoint, nn.Module):
         if not specs:
             return result
         emitted = self.decoder(embeddings, specs, order)
-        for (index, name), recipe in emitted.items():
-            graph = graphs[index]
-            sized = set_magnitude(graph, graph.specs[name], recipe)
-            result[index][name] = batch_entry(sized, 0)
+        # One condition, so far: from here on recipes have no batch axis.
+        single = {key: _batch_entry(recipe, 0) for key, recipe in emitted.items()}
+        rules = {(i, name): magnitude_rules(graphs[i])[name] for i, name in single}
+        sized = apply_magnitude(
+            single, rules, self.config.spread, shared_codes=self.decoder.shared_codes
+        )
+        for (index, name), recipe in sized.items():
+            result[index][name] = recipe
         return result
 
     def _gather(
@@ -122,8 +137,8 @@ class GHN(HubCheckpoint, nn.Module):
         for index, graph in enumerate(graphs):
             rows = None
             if generator is not None:
-                size = getattr(self.config.decoder, "rows", None) or self.config.decoder.block
-                rows = torch.randperm(size, generator=generator).to(device)
+                size = self.decoder.table_rows
+                rows = torch.randperm(size, generator=generator, device=generator.device).to(device)
             for name, spec in graph.specs.items():
                 if spec.numel and (select is None or select(graph, spec)):
                     specs[index, name] = dataclasses.replace(spec, node=spec.node + offset)
@@ -163,6 +178,16 @@ class GHN(HubCheckpoint, nn.Module):
             for recipes in self.recipes(many, generator=generator)
         ]
         return tensors[0] if isinstance(graphs, ParamGraph) else tensors
+
+
+def _batch_entry(recipe: Recipe, index: int) -> Recipe:
+    """Return the recipe of one condition of a batch."""
+    tensors: dict[str, Any] = {
+        field.name: value[index]
+        for field in dataclasses.fields(recipe)
+        if isinstance(value := getattr(recipe, field.name), Tensor)
+    }
+    return dataclasses.replace(recipe, **tensors)
 
 
 def _name_of(registry: Any, config: Config) -> str:

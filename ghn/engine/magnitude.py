@@ -1,89 +1,173 @@
-"""Magnitude: how large emitted parameters are.
+r"""Magnitude: how large emitted parameters are. One rule for each role.
 
-Source: fan-in scaling of predicted parameters in GHN-2 and GHN-3 (arXiv 2110.13100, 2303.04143).
-Setting the exact size of a low-rank product through r x r Gram matrices, the bounded say that the
-decoder keeps, and the factor on residual branches are ours.
+With v the decoder's raw values, s their root mean square (exact; of a low-rank product without
+expanding it), and g = spread ** tanh(log_spread s), which lies between 1/spread and spread and is 1
+where s = 1, so that the decoder keeps a bounded say:
+
+| role | result |
+|---|---|
+| weight, recurrent weight, direction, lora_a | (v / s) g sqrt(beta / fan_in) |
+| lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 |
+| table, position, token, others | (v / s) g 0.02, with spread ** 3 for spread |
+| gain, scale | 2 sigmoid(v / 2) |
+| slope | 0.25 * 2 sigmoid(v / 2) |
+| magnitude (weight norm's g) | 2 sigmoid(v / 2) times the norm that the weight's rule asks for |
+| bias, recurrent bias | tanh(v / 5) |
+
+beta is 2 where a ReLU-like nonlinearity follows (see `ghn.graphs.structure`), 1/4 in the layer that
+emits the model's output, so that untrained logits are not confident, and else 1. Tables,
+positions and tokens have 0.02 as in timm and transformers; they meet activations of size 1, so a
+wider range is theirs to reach. All parameters of an operator that ends a residual branch are
+multiplied by 1 / sqrt(number of residual branches): activations then stay bounded at any depth,
+also where no batch statistics normalise them.
+
+Channels that share codes are not independent: C of them carry signals of r dimensions, the rank of
+the codes (or the size of a tiled block), each about C / r times over, and what adds up C / r times
+grows with C / r, not its square root. So weights that read such channels are divided by
+sqrt(max(C / r, 1)).
+
+Source: fan-in scaling, sigmoid gains and small biases after Knyazev et al. 2021 and 2023 (GHN-2,
+arXiv 2110.13100; GHN-3, arXiv 2303.04143). Exact sizes, the bounded say and the factor on residual
+branches are ours.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Hashable, Mapping
+from typing import Literal, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ghn.graphs import ParamGraph, ParamSpec
-from ghn.graphs.structure import magnitude_facts
-from ghn.kernels import Dense, Recipe, expand, mean_square, scaled
+from ghn.graphs.structure import followed_by_relu, residual_branch_ends
+from ghn.kernels import Dense, Recipe, Tiled, expand, mean_square, scaled
 
-__all__ = ["SPREAD", "batch_entry", "set_magnitude"]
+__all__ = ["Rule", "apply_magnitude", "magnitude_rules"]
 
-SPREAD = 2.0
-"""The decoder may make a weight up to this many times larger or smaller than the rule says."""
+K = TypeVar("K", bound=Hashable)
 
-_SMALL = 0.02  # what vision and language transformers draw tables, positions and tokens with
-_MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a", "lora_b"})
-_FACTORS = frozenset({"gain", "scale", "magnitude", "slope"})
+SMALL = 0.02
+WIDE = 3
+ADAPTER = 0.1
+HEAD = 0.25
+_MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
+_FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
 
 
-def set_magnitude(graph: ParamGraph, spec: ParamSpec, recipe: Recipe) -> Recipe:
-    r"""Return the recipe with the magnitude that its role asks for.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """What one parameter's magnitude is made of.
 
-    With v the decoder's raw values, s their root mean square, and
-    g = SPREAD ** tanh(log_SPREAD s), which lies between 1/SPREAD and SPREAD and is 1 where s = 1:
+    Attributes:
+        kind: `"sized"`: a root mean square of `size` times g; `"factor"`: `size` * 2 sigmoid(v/2);
+            `"shift"`: `size` * tanh(v / 5).
+        size: See `kind`.
+        say: Exponent of the spread in g.
+        reads_channels: Whether columns are channels that another parameter's rows made.
+    """
 
-    | role | result |
-    |---|---|
-    | weight, recurrent weight, direction | (v / s) sqrt(beta / fan_in) g; beta = 2 before a rectifier, else 1 |
-    | gain, scale | 2 sigmoid(v / 2) |
-    | magnitude (weight normalisation's g) | sqrt(beta) 2 sigmoid(v / 2) |
-    | slope | 0.25 * 2 sigmoid(v / 2) |
-    | bias, recurrent bias | 0.5 tanh(v / 5) |
-    | table, position, token, other | (v / s) 0.02 g |
+    kind: Literal["sized", "factor", "shift"]
+    size: float
+    say: int = 1
+    reads_channels: bool = False
 
-    The parameter that ends a residual branch (its last gain, layer scale or weight) is multiplied
-    by 1 / sqrt(number of residual branches), so that a deep network's activations stay bounded when
-    normalisation does not act, as with unset batch statistics.
+
+def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
+    """Return the rule of every parameter of a graph; computed once for each graph.
+
+    Source:
+        See the module's docstring.
+    """
+    if "magnitude" not in graph.memo:
+        relu = followed_by_relu(graph)
+        branches = residual_branch_ends(graph)
+        directions = {s.node: s for s in graph.specs.values() if s.role == "direction"}
+        rules = {}
+        for name, spec in graph.specs.items():
+            beta = HEAD if spec.head else 2.0 if spec.node in relu else 1.0
+            rule = _rule(spec, beta, directions.get(spec.node))
+            factor = 1.0 / math.sqrt(branches.get(spec.node, 1))
+            rules[name] = dataclasses.replace(rule, size=rule.size * factor)
+        graph.memo["magnitude"] = rules
+    return graph.memo["magnitude"]
+
+
+def _rule(spec: ParamSpec, beta: float, direction: ParamSpec | None) -> Rule:
+    if spec.role in _MATRICES:
+        size = math.sqrt(beta / max(spec.fan_in, 1))
+        return Rule("sized", size, reads_channels="i" in spec.axes and not spec.stem)
+    if spec.role in _FACTORS:
+        size = 0.25 if spec.role == "slope" else 1.0
+        if spec.role == "magnitude" and direction is not None:
+            # g is the norm of the elements of v that share it.
+            shared = direction.numel / max(spec.numel, 1)
+            size = math.sqrt(shared * beta / max(direction.fan_in, 1))
+        return Rule("factor", size)
+    if spec.role in ("bias", "recurrent_bias"):
+        return Rule("shift", 1.0)
+    if spec.fan_in:
+        return Rule("sized", ADAPTER * math.sqrt(1.0 / spec.fan_in))
+    return Rule("sized", SMALL, WIDE)
+
+
+def apply_magnitude(
+    recipes: Mapping[K, Recipe],
+    rules: Mapping[K, Rule],
+    spread: float = 2.0,
+    shared_codes: bool = False,
+) -> dict[K, Recipe]:
+    """Return recipes with the magnitudes that their rules ask for; differentiable.
 
     Args:
-        graph: The graph that the parameter belongs to.
-        spec: The parameter.
-        recipe: What the decoder made; may carry a batch axis.
+        recipes: What a decoder made. All have the same batch axes.
+        rules: A rule for each recipe.
+        spread: Largest factor by which the decoder may deviate from the rule; above 1.
+        shared_codes: Whether rows and columns of all parameters speak of the same channels.
     """
-    rectified, residual = magnitude_facts(graph)
-    factor = residual.get(spec.node, 1.0)
-    beta = 2.0 if rectified[spec.node] else 1.0
-    if spec.role in _MATRICES:
-        return _sized(recipe, math.sqrt(beta / max(spec.fan_in, 1)) * factor)
-    if spec.role in _FACTORS:
-        size = {"magnitude": math.sqrt(beta), "slope": 0.25}.get(spec.role, 1.0)
-        keeps = spec.role in ("gain", "scale")
-        return _squashed(recipe, spec.role, size * factor if keeps else size)
-    if spec.role in ("bias", "recurrent_bias"):
-        return _squashed(recipe, spec.role, 0.5)
-    return _sized(recipe, _SMALL)
+    result: dict[K, Recipe] = dict(recipes)
+    sized = [k for k, r in recipes.items() if rules[k].kind == "sized" and _numel(r)]
+    if sized:
+        squares = torch.stack([mean_square(recipes[k]) for k in sized], -1)
+        factors = _factors(squares, [rules[k] for k in sized], spread)
+        if shared_codes:
+            repeats = [_repeats(recipes[k]) if rules[k].reads_channels else 1.0 for k in sized]
+            factors = factors / squares.new_tensor(repeats).sqrt()
+        for key, factor in zip(sized, factors.unbind(-1), strict=True):
+            result[key] = scaled(recipes[key], factor)
+    for key, recipe in recipes.items():
+        if rules[key].kind != "sized":
+            result[key] = Dense(_squash(expand(recipe), rules[key]), recipe.layout)
+    return result
 
 
-def _sized(recipe: Recipe, size: float) -> Recipe:
-    """Scale a recipe to a root mean square of `size`, times the decoder's bounded say."""
-    raw = mean_square(recipe).clamp_min(1e-12).sqrt()
-    say = SPREAD ** torch.tanh(raw.log() / math.log(SPREAD))
-    return scaled(recipe, say * size / raw)
+def _factors(
+    squares: Float[Tensor, "*b P"], rules: list[Rule], spread: float
+) -> Float[Tensor, "*b P"]:
+    """Return what turns raw values into values of the size that each rule asks for."""
+    size, say = squares.new_tensor([(r.size, r.say * math.log(spread)) for r in rules]).T
+    # A tensor of zeros stays one; the floor only keeps its logarithm finite.
+    log_raw = 0.5 * squares.clamp_min(1e-24).log()
+    return size * torch.exp(say * torch.tanh(log_raw / say) - log_raw)
 
 
-def _squashed(recipe: Recipe, role: str, size: float) -> Recipe:
-    values: Tensor = expand(recipe)
-    if role.endswith("bias"):
-        return Dense(size * torch.tanh(values / 5.0), recipe.layout)
-    return Dense(size * 2.0 * torch.sigmoid(values / 2.0), recipe.layout)
+def _squash(values: Tensor, rule: Rule) -> Tensor:
+    if rule.kind == "factor":
+        return 2.0 * rule.size * torch.sigmoid(values / 2.0)
+    return rule.size * torch.tanh(values / 5.0)
 
 
-def batch_entry(recipe: Recipe, index: int) -> Recipe:
-    """Return the recipe of one condition of a batch."""
-    fields = {
-        f.name: getattr(recipe, f.name)[index]
-        for f in dataclasses.fields(recipe)
-        if f.name != "layout"
-    }
-    return dataclasses.replace(recipe, **fields)
+def _repeats(recipe: Recipe) -> float:
+    """Return how many channels there are for each dimension of their signals, at least 1."""
+    columns = recipe.layout.cols
+    if isinstance(recipe, Dense):
+        return 1.0
+    dimensions = recipe.block.shape[-2] if isinstance(recipe, Tiled) else recipe.left.shape[-1]
+    return max(columns / max(dimensions, 1), 1.0)
+
+
+def _numel(recipe: Recipe) -> int:
+    return math.prod(recipe.layout.shape)

@@ -9,21 +9,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ghn.engine.compose import new_tensor
 from ghn.engine.guards import check_model
-from ghn.engine.rebuild import fill_buffers, fill_parameters, is_filled, unfilled_like
+from ghn.engine.rebuild import (
+    fill_buffers,
+    fill_parameters,
+    has_buffer_hook,
+    is_filled,
+    same_timm_model,
+    unfilled_like,
+)
+from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError, UnsupportedModelError
 from ghn.kernels import Recipe
 from ghn.rng import derive_seed, preserve_global_state
 
-__all__ = ["Snapshot", "materialize"]
+__all__ = ["Build", "materialize"]
 
 CPU = torch.device("cpu")
+INEXACT = (
+    "parameters that are not predicted were initialised by their modules' reset_parameters; the "
+    "model's constructor may do more: pass build= to have its values"
+)
 Build = Callable[[], nn.Module]
 
 
@@ -50,7 +61,7 @@ def materialize(
     dtype: torch.dtype | None = None,
     seed: int = 0,
     build: Build | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Give values to every tensor of a model that is on the meta device, in place.
 
     Args:
@@ -65,6 +76,9 @@ def materialize(
         build: Makes the same model on the CPU. If given, parameters without a recipe and buffers
             are copied from it by name; the rest of it is dropped before anything is predicted.
 
+    Returns:
+        Notes: whether kept parameters may differ from what the model's constructor draws.
+
     Raises:
         UnsupportedModelError: If a tensor's value cannot be found; names such tensors.
         ConfigError: If `build` makes another model.
@@ -72,37 +86,10 @@ def materialize(
     snapshot = Snapshot(model)
     try:
         with torch.no_grad(), _seeded(seed):
-            _materialize(model, recipes, device, dtype, build)
+            return _materialize(model, recipes, device, dtype, build)
     except BaseException:
         snapshot.restore()
         raise
-
-
-class Snapshot:
-    """The attributes of all modules, one level of containers included, not contents of tensors.
-
-    Args:
-        model: Its modules' attributes are noted down.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        states = [module.__dict__ for module in model.modules()]
-        self._states = [(state, dict(state)) for state in states]
-        self._containers = [
-            (value, value.copy())
-            for state in states
-            for value in state.values()
-            if type(value) in (dict, list, set)
-        ]
-
-    def restore(self) -> None:
-        """Put every attribute back."""
-        for container, content in self._containers:
-            container.clear()
-            container.extend(content) if type(container) is list else container.update(content)
-        for state, content in self._states:
-            state.clear()
-            state.update(content)
 
 
 def _materialize(
@@ -111,11 +98,11 @@ def _materialize(
     device: torch.device,
     dtype: torch.dtype | None,
     build: Build | None,
-) -> None:
+) -> tuple[str, ...]:
     parameters = _slots(model, "_parameters")
     tables = {**_slots(model, "_buffers"), **_slots(model, "__dict__")}
     kept = {name: slots for name, slots in parameters.items() if name not in recipes}
-    own = _built(build, {**kept, **tables}) if build else _initialised(model, kept)
+    own, exact = _own_values(model, kept, tables, build)
     _require_values("parameters that are not predicted", own)
     for name, slots in parameters.items():
         if name in recipes:
@@ -124,13 +111,13 @@ def _materialize(
         else:
             value = _cast(own.pop(name), device, dtype)
         _install_parameter(slots, value)
-    if build is None:
-        own = _computed(model, tables, device)
-        _require_values("buffers", own)
+    own.update(_computed(model, {n: s for n, s in tables.items() if n not in own}, device))
+    _require_values("buffers", own)
     for name, slots in tables.items():
         for module, key in slots.places:
             home = module._buffers if key in module._buffers else module.__dict__
             home[key] = _cast(own[name], device, None if _keeps_precision(module, key) else dtype)
+    return () if exact else (INEXACT,)
 
 
 @contextmanager
@@ -174,10 +161,29 @@ def _install_parameter(slots: _Slots, value: Tensor) -> None:
         setattr(module, key, new)  # recurrent layers keep a second list of their parameters
 
 
-def _built(build: Build, wanted: Mapping[str, _Slots]) -> dict[str, Tensor]:
-    """Return the wanted tensors of the model that `build` makes."""
-    with CPU:
-        model = check_model(build())
+def _own_values(
+    model: nn.Module,
+    kept: Mapping[str, _Slots],
+    tables: Mapping[str, _Slots],
+    build: Build | None,
+) -> tuple[dict[str, Tensor], bool]:
+    """Return what is known before anything is predicted: kept parameters, and some buffers.
+
+    The second value says whether all of it is what the model's constructor makes.
+    """
+    if build is not None:
+        with CPU:
+            return _copied(build(), {**kept, **tables}), True
+    unhooked = {n: s for n, s in tables.items() if not has_buffer_hook(s.places[0][0])}
+    wanted = {**{n: s for n, s in kept.items() if s.tensor.numel()}, **unhooked}
+    if wanted and (twin := same_timm_model(model)) is not None:
+        return _copied(twin, {**kept, **unhooked}), True
+    return _initialised(model, kept)
+
+
+def _copied(source: nn.Module, wanted: Mapping[str, _Slots]) -> dict[str, Tensor]:
+    """Return the wanted tensors of another instance of the same model."""
+    model = check_model(source)
     found: dict[str, Tensor] = {
         f"{prefix}.{key}" if prefix else key: tensor
         for prefix, module in model.named_modules()
@@ -192,22 +198,24 @@ def _built(build: Build, wanted: Mapping[str, _Slots]) -> dict[str, Tensor]:
                 f"build= must make the same model, with values: {name!r} has shape "
                 f"{tuple(slots.tensor.shape)}, build() made {got}"
             )
-    return {name: found[name].detach() for name in wanted}
+    return {name: found[name].detach().to(slots.tensor.dtype) for name, slots in wanted.items()}
 
 
-def _initialised(model: nn.Module, kept: Mapping[str, _Slots]) -> dict[str, Tensor]:
+def _initialised(model: nn.Module, kept: Mapping[str, _Slots]) -> tuple[dict[str, Tensor], bool]:
     """Run the model's own initialization, on the CPU, so that it reaches kept parameters only."""
     values = {name: unfilled_like(slots.tensor, CPU) for name, slots in kept.items()}
+    if all(map(is_filled, values.values())):
+        return values, True
     snapshot = Snapshot(model)
     try:
         for module in model.modules():
             _stand_in(module)
         for name, slots in kept.items():
             _install_parameter(slots, values[name])
-        fill_parameters(model, _owners(kept.values()))
+        exact = fill_parameters(model, _owners(kept.values()))
     finally:
         snapshot.restore()
-    return values
+    return values, exact
 
 
 def _stand_in(module: nn.Module) -> None:

@@ -7,26 +7,245 @@ finiteness. Then the recipes are written; see `ghn.engine.compose` and `ghn.engi
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghn.engine.compose import check_recipes, hold_interrupts, new_tensor, write
-from ghn.engine.guards import check_model, is_predictable
-from ghn.engine.materialize import materialize
-from ghn.engine.recalibrate import batch_norms, recalibrate as recalibrate_statistics
+from ghn.engine.compose import (
+    check_recipes,
+    check_targets,
+    hold_interrupts,
+    new_tensor,
+    write,
+)
+from ghn.engine.guards import check_model
+from ghn.engine.materialize import Build, materialize
+from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
 from ghn.engine.report import Report
+from ghn.engine.select import Generate, Unsupported, keep_reasons
+from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
+from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError
-from ghn.graphs.graph import ParamGraph, ParamSpec
 from ghn.graphs.trace import parameter_names, trace
 from ghn.kernels import Recipe
-from ghn.rng import preserve_global_state
 
-__all__ = ["Hypernetwork", "predict_params", "predict_state_dict"]
+__all__ = ["predict_params", "predict_state_dict"]
 
-Selection = str | Iterable[str] | Callable[[str], bool]
-Unsupported = Literal["keep", "predict"]
+Checkpoint = str | Path | Hypernetwork | None
+Device = torch.device | str | int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """All that is known before anything is written.
+
+    Attributes:
+        parameters: The model's parameters by leading name.
+        aliases: Further names of tied parameters, to the leading one.
+        recipes: What to write, by leading name.
+        report: The report, but for its time.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    aliases: dict[str, str]
+    recipes: dict[str, Recipe]
+    report: Report
+
+
+def predict_params(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    checkpoint: Checkpoint = None,
+    generate: Generate = None,
+    unsupported: Unsupported = "keep",
+    condition: Any = None,
+    seed: int | None = None,
+    build: Build | None = None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+    recalibrate: Iterable[Any] | None = None,
+) -> Report:
+    """Write predicted parameters into a model, in place; all of them, or on an error none.
+
+    A model with values keeps its Parameter objects, so that an optimiser stays valid; its buffers,
+    modes and flags stay. A model on the meta device gets new Parameters, its own initialization
+    for those that are not predicted, and its buffers. Tied weights stay tied.
+
+    Args:
+        model: Any module: timm, transformers, torchvision or your own, on a CPU, CUDA or the meta
+            device. `torch.compile`, DataParallel and DistributedDataParallel are looked through.
+        example_inputs: As for `ghn.trace`: a tensor, a tuple of positional arguments, or a dict of
+            keyword arguments; inferred if None. Only shapes and types matter.
+        checkpoint: Name of an embedded checkpoint, a local folder, a hub id, or a `GHN`. By
+            default the embedded one for images or for text, by what the model reads.
+        generate: Which parameters to predict: a glob such as `"*.attn.*"`, several globs, or a
+            function of the name. All by default.
+        unsupported: What happens to parameters that the checkpoint was never trained for: `"keep"`
+            their own values, or `"predict"` them all the same.
+        condition: For hypernetworks with a condition; None for all others.
+        seed: Seeds the initialization of a meta model's kept parameters; None counts as 0. The
+            prediction itself draws nothing. The global random state is left alone.
+        build: For meta models: makes the same model on the CPU. Kept parameters and buffers are
+            then copied from it. Needed only where the model's modules cannot make them.
+        device: For meta models: where the new tensors live; the CPU by default.
+        dtype: For meta models: type of the new floating-point tensors; their own by default.
+        recalibrate: Batches, each as `example_inputs`, over which the statistics of BatchNorm are
+            measured again with the predicted parameters. While this runs, a model with values
+            holds a copy of the old ones.
+
+    Returns:
+        What was predicted, what was kept and why. Complex, integer, sparse and empty parameters
+        are kept as `"unsupported"`.
+
+    Raises:
+        InputError: If no example input can be inferred, or a batch to recalibrate with fails.
+        TraceError: If the forward pass fails.
+        UnsupportedModelError: If the model is sharded, quantised, lazy or without parameters, or a
+            meta model's values cannot be made.
+        ConfigError: If a setting does not fit the model or the checkpoint.
+        CheckpointError: If the checkpoint cannot be used.
+        PredictionError: If a prediction is not finite in the parameter's type.
+
+    Example:
+        >>> model = timm.create_model("resnet50")       # doctest: +SKIP
+        >>> print(predict_params(model))                # doctest: +SKIP
+    """
+    start = time.perf_counter()
+    batches = None if recalibrate is None else list(recalibrate)
+    inner = check_model(model)
+    has_meta = _has_meta(inner)
+    _check_settings(has_meta, condition, build, device, dtype)
+    plan = _plan(inner, example_inputs, checkpoint, generate, unsupported, dtype)
+    real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
+    meta = {n: r for n, r in plan.recipes.items() if n not in real}
+    check_targets(real, plan.parameters)
+    undo = Snapshot(inner, () if batches is None else _what_changes(inner, real, plan.parameters))
+    complete, notes = False, plan.report.notes
+    try:
+        with hold_interrupts():
+            if has_meta:
+                notes += materialize(
+                    inner,
+                    meta,
+                    device=torch.device(device or "cpu"),
+                    dtype=dtype,
+                    seed=seed or 0,
+                    build=build,
+                )
+            write(real, plan.parameters)
+            complete = batches is None
+        if batches is not None:
+            recalibrate_statistics(inner, batches)
+    except BaseException:
+        if not complete:
+            undo.restore()
+        raise
+    if batches is not None and not batch_norms(inner):
+        notes += ("recalibrate= had no effect: no BatchNorm of the model keeps statistics",)
+    return dataclasses.replace(plan.report, seconds=time.perf_counter() - start, notes=notes)
+
+
+def predict_state_dict(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    checkpoint: Checkpoint = None,
+    generate: Generate = None,
+    unsupported: Unsupported = "keep",
+    condition: Any = None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Tensor]:
+    """Return predicted parameters and leave the model alone.
+
+    Args:
+        model: As for `predict_params`; on the meta device too.
+        example_inputs: As for `predict_params`.
+        checkpoint: As for `predict_params`.
+        generate: As for `predict_params`.
+        unsupported: As for `predict_params`.
+        condition: As for `predict_params`.
+        device: Where the tensors live; where the parameters are by default, for meta the CPU.
+        dtype: Their type; each parameter's own by default.
+
+    Returns:
+        Parameter name to tensor, without those that `predict_params` would keep, and without
+        buffers: load it with `strict=False`. All names of a tied parameter hold one tensor.
+
+    Raises:
+        GHNError: As `predict_params`.
+    """
+    inner = check_model(model)
+    _check_settings(True, condition, None, device, dtype)
+    plan = _plan(inner, example_inputs, checkpoint, generate, unsupported, dtype)
+    tensors: dict[str, Tensor] = {}
+    for name, recipe in plan.recipes.items():
+        like = plan.parameters[name]
+        target = torch.device(device or ("cpu" if like.is_meta else like.device))
+        tensors[name] = new_tensor(recipe, like, target, dtype or like.dtype)
+    for alias, name in plan.aliases.items():
+        if name in tensors:
+            tensors[alias] = tensors[name]
+    return tensors
+
+
+def _plan(
+    model: nn.Module,
+    example_inputs: Any,
+    checkpoint: Checkpoint,
+    generate: Generate,
+    unsupported: Unsupported,
+    dtype: torch.dtype | None,
+) -> _Plan:
+    """Do everything that can fail and changes nothing."""
+    parameters, aliases = parameter_names(model)
+    graph = trace(model, example_inputs)
+    hypernetwork, label, notes = find_hypernetwork(checkpoint, graph)
+    support = hypernetwork.config.support
+    reasons = keep_reasons(graph, parameters, support, generate, unsupported)
+    names = [name for name, reason in reasons.items() if reason is None]
+    found = run_hypernetwork(hypernetwork, graph, set(names)) if names else {}
+    recipes = {name: found[name] for name in names}
+    check_recipes(recipes, parameters, dtype)
+    report = Report(
+        predicted=dict.fromkeys(names, hypernetwork.decoder_name),
+        kept={name: reason for name, reason in reasons.items() if reason is not None},
+        checkpoint=label,
+        seconds=0.0,
+        notes=(*notes, *graph.assumptions),
+    )
+    return _Plan(parameters, aliases, recipes, report)
+
+
+def _check_settings(
+    has_meta: bool, condition: Any, build: Build | None, device: Device, dtype: torch.dtype | None
+) -> None:
+    if condition is not None:
+        raise ConfigError(
+            f"condition={condition!r} was given, but the hypernetwork takes none; leave it out"
+        )
+    if dtype is not None and not dtype.is_floating_point:
+        raise ConfigError(f"dtype must be a floating-point type, got {dtype}")
+    given = {"build": build, "device": device, "dtype": dtype}
+    if not has_meta and (names := [k for k, v in given.items() if v is not None]):
+        raise ConfigError(
+            f"{', '.join(names)} given for a model that already has values; it is for models on "
+            "the meta device. Use model.to(...) instead"
+        )
+
+
+def _has_meta(model: nn.Module) -> bool:
+    return any(t.is_meta for t in [*model.parameters(), *model.buffers()])
+
+
+def _what_changes(
+    model: nn.Module, recipes: dict[str, Recipe], parameters: dict[str, nn.Parameter]
+) -> list[Tensor]:
+    """Return the tensors with values that a prediction with recalibration writes into."""
+    statistics = [b for norm in batch_norms(model) for b in norm.buffers(recurse=False)]
+    return [*(parameters[name] for name in recipes), *(b for b in statistics if not b.is_meta)]

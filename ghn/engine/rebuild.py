@@ -9,14 +9,24 @@ has filled is noticed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fill_buffers", "fill_parameters", "is_filled", "unfilled_like"]
+__all__ = [
+    "fill_buffers",
+    "fill_parameters",
+    "has_buffer_hook",
+    "is_filled",
+    "same_timm_model",
+    "unfilled_like",
+]
 
 UNFILLED = "_ghn_unfilled"
+BUFFER_HOOKS = ("init_non_persistent_buffers", "_init_buffers", "reset_running_stats")
 
 
 def unfilled_like(tensor: Tensor, device: torch.device) -> Tensor:
@@ -40,21 +50,49 @@ def is_filled(tensor: Tensor) -> bool:
     return not bool(unset.any())
 
 
-def fill_parameters(model: nn.Module, owners: Iterable[nn.Module]) -> None:
+def same_timm_model(model: nn.Module) -> nn.Module | None:
+    """Make a timm model once more, on the CPU; None if its printed structure comes out different.
+
+    Most of timm's models are initialised by code that only their constructor runs.
+    """
+    if not type(model).__module__.startswith("timm.models."):
+        return None
+    import timm
+
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    name = config.get("architecture")
+    if not isinstance(name, str) or not timm.is_model(name):
+        return None
+    classes = getattr(model, "num_classes", None)
+    with torch.device("meta"):
+        like = timm.create_model(name, num_classes=classes)
+    if repr(like) != repr(model):
+        return None
+    with torch.device("cpu"):
+        return timm.create_model(name, num_classes=classes)
+
+
+def fill_parameters(model: nn.Module, owners: Iterable[nn.Module]) -> bool:
     """Initialise the parameters of some modules as the model's own constructor would.
 
     First torch's `reset_parameters` of each owner, then what the library adds to it: transformers'
     `_init_weights`, timm's `init_weights` or `_init_weights`. These also write into other modules:
     what must not change is a stand-in on the meta device while this runs.
+
+    Returns:
+        Whether the library promises that this is what the constructor does: transformers does.
     """
     owners = list(owners)
     for owner in owners:
         _call_first(owner, "reset_parameters", "_reset_parameters")
-    for pretrained, modules in _by_pretrained_model(model, owners):
+    promised: set[nn.Module] = set()
+    for initialise, modules in _by_pretrained_model(model, owners):
         for module in modules:
-            pretrained._init_weights(module)
+            initialise(module)
+        promised.update(modules)
     for part in _topmost_timm_models(model):
         _call_timm(part)
+    return promised.issuperset(owners)
 
 
 def fill_buffers(model: nn.Module, owners: Iterable[nn.Module]) -> None:
@@ -64,16 +102,21 @@ def fill_buffers(model: nn.Module, owners: Iterable[nn.Module]) -> None:
     """
     owners = list(owners)
     for owner in owners:
-        _call_first(owner, "init_non_persistent_buffers", "_init_buffers", "reset_running_stats")
+        _call_first(owner, *BUFFER_HOOKS)
     rest = [o for o in owners if not all(map(is_filled, _own_buffers(o)))]
-    for pretrained, modules in _by_pretrained_model(model, rest):
+    for initialise, modules in _by_pretrained_model(model, rest):
         for module in modules:
             with _parameters_hidden(module):
-                pretrained._init_weights(module)
+                initialise(module)
     for owner in rest:
         if not all(map(is_filled, _own_buffers(owner))):
             with _parameters_hidden(owner):
                 _call_first(owner, "reset_parameters", "_reset_parameters")
+
+
+def has_buffer_hook(module: nn.Module) -> bool:
+    """Whether a module says how its buffers are computed."""
+    return any(_hook(module, name) for name in BUFFER_HOOKS)
 
 
 def _has_nan(dtype: torch.dtype) -> bool:
@@ -90,30 +133,36 @@ def _own_buffers(module: nn.Module) -> list[Tensor]:
     return [b for b in module._buffers.values() if b is not None]
 
 
-def _call_first(module: nn.Module, *hooks: str) -> None:
-    for name in hooks:
-        if callable(hook := getattr(module, name, None)):
+def _hook(module: nn.Module, name: str) -> Callable[..., object] | None:
+    found: Any = getattr(module, name, None)
+    return found if callable(found) else None
+
+
+def _call_first(module: nn.Module, *names: str) -> None:
+    for name in names:
+        if hook := _hook(module, name):
             hook()
             return
 
 
 def _by_pretrained_model(
     model: nn.Module, owners: list[nn.Module]
-) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
-    """Group modules by the innermost transformers model that they belong to.
+) -> Iterator[tuple[Callable[[nn.Module], object], list[nn.Module]]]:
+    """Group modules by the `_init_weights` of the innermost transformers model around them.
 
-    The model itself comes last in its group: GPT-2, for one, rescales some of its layers there.
+    That model itself comes last in its group: GPT-2, for one, rescales some of its layers there.
     """
     home: dict[nn.Module, nn.Module] = {}
     for candidate in model.modules():  # outer models come first, inner ones overwrite
-        if hasattr(candidate, "_init_weights") and hasattr(candidate, "initialize_weights"):
+        if _hook(candidate, "_init_weights") and _hook(candidate, "initialize_weights"):
             home.update(dict.fromkeys(candidate.modules(), candidate))
     groups: dict[nn.Module, list[nn.Module]] = {}
     for owner in owners:
         if owner in home:
             groups.setdefault(home[owner], []).append(owner)
     for pretrained, modules in groups.items():
-        yield pretrained, [m for m in modules if m is not pretrained] + [pretrained]
+        if hook := _hook(pretrained, "_init_weights"):
+            yield hook, [m for m in modules if m is not pretrained] + [pretrained]
 
 
 def _topmost_timm_models(model: nn.Module) -> Iterator[nn.Module]:
@@ -125,10 +174,13 @@ def _topmost_timm_models(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _call_timm(model: nn.Module) -> None:
-    if callable(getattr(model, "init_weights", None)):
-        model.init_weights()
-    elif callable(getattr(model, "_init_weights", None)):
-        model.apply(model._init_weights)
+    if whole := _hook(model, "init_weights"):
+        whole()
+    elif each := _hook(model, "_init_weights"):
+        parameters = inspect.signature(each).parameters.values()
+        if sum(p.default is p.empty for p in parameters) == 1:  # some take a name too
+            for module in reversed(list(model.modules())):  # as apply(): children first
+                each(module)
 
 
 @contextlib.contextmanager

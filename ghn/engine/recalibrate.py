@@ -12,7 +12,7 @@ from torch import nn
 from ghn.errors import InputError
 from ghn.graphs.inputs import ExampleInputs, candidates
 
-__all__ = ["batch_norms", "recalibrate"]
+__all__ = ["batch_norms", "recalibrate_statistics"]
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -24,7 +24,7 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     ]
 
 
-def recalibrate(model: nn.Module, batches: Sequence[Any]) -> None:
+def recalibrate_statistics(model: nn.Module, batches: Sequence[Any]) -> None:
     """Set running means and variances to their average over batches.
 
     Args:

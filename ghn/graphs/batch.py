@@ -185,7 +185,6 @@ def _depths(graph: ParamGraph, distances: Int16[np.ndarray, "n n"]) -> Int64[np.
     unreachable = len(graph.nodes)
     nearest = np.where(rows == 0, unreachable, rows).min(axis=0)
     nearest[nearest == unreachable] = 0
-    nearest[inputs] = 0
     return nearest
 
 

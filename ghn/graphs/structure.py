@@ -1,103 +1,144 @@
-"""Facts about a graph that decide how large its weights should be.
+"""Facts about a graph that decide how large weights may be: what follows, and which adds are skips.
 
-Both follow from the operators and edges alone: which layers feed a rectifier, and where residual
-branches end.
+Both questions are answered from operators and edges alone, in one pass over the graph.
 """
 
 from __future__ import annotations
 
-import math
+from ghn.graphs.graph import Node, ParamGraph
 
-from ghn.graphs.graph import ParamGraph
+__all__ = ["followed_by_relu", "predecessors", "residual_branch_ends"]
 
-__all__ = ["magnitude_facts"]
-
-RECTIFIERS = frozenset(
-    {"relu", "relu6", "leaky_relu", "prelu", "elu", "gelu", "silu", "hard_swish", "mish", "glu"}
+_RELU_LIKE = frozenset(
+    {"relu", "relu6", "leaky_relu", "prelu", "elu", "gelu", "silu", "mish", "hard_swish"}
 )
-# Operators that a layer's output may pass on its way to the rectifier.
-_BETWEEN = frozenset(
-    {
-        *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"),
-        *("max_pool", "avg_pool", "pad", "interpolate", "roll"),
-    }
+_PASSES = frozenset(
+    {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "add", "concat", "pad"}
+    | {"max_pool", "avg_pool", "roll"}
 )
+_NORMS = frozenset(
+    {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "l2_norm"}
+)
+_LAYERS = frozenset({"conv", "depthwise_conv", "conv_transpose", "linear"})
+# A product scales with its data input; what these emit is bounded whatever they read.
+_GATES = frozenset({"sigmoid", "hard_sigmoid", "softmax", "tanh"})
+_SCALING_ROLES = frozenset({"weight", "gain", "scale", "magnitude", "direction", "lora_b"})
+# Where a shortcut has a layer of its own, the fork lies a few operators back, not a stage.
+_LONGEST_SHORTCUT_BLOCK = 64
 
 
-def magnitude_facts(graph: ParamGraph) -> tuple[list[bool], dict[int, float]]:
-    """Return what magnitudes depend on; computed once for each graph.
-
-    Returns:
-        For each node whether a rectifier follows it, and for each node that ends a residual branch
-        the factor 1 / sqrt(number of residual branches).
-    """
-    if "magnitude" not in graph.memo:
-        before, after = _neighbours(graph)
-        ends = _residual_ends(graph, before)
-        factor = 1.0 / math.sqrt(max(len(ends), 1))
-        graph.memo["magnitude"] = (_rectified(graph, after), dict.fromkeys(ends, factor))
-    return graph.memo["magnitude"]
-
-
-def _neighbours(graph: ParamGraph) -> tuple[list[list[int]], list[list[int]]]:
+def predecessors(graph: ParamGraph) -> list[list[int]]:
+    """Return, for each node, the nodes that it reads, in ascending order."""
     before: list[list[int]] = [[] for _ in graph.nodes]
+    for start, end in graph.edges:
+        before[end].append(start)
+    return before
+
+
+def followed_by_relu(graph: ParamGraph) -> frozenset[int]:
+    """Return the nodes whose output meets a ReLU-like nonlinearity.
+
+    Between the two may stand normalisations, sums, concatenations and pooling, and nothing else.
+    ReLU-like are the functions that keep one half of their input and shut the other, smooth
+    ones included.
+    """
     after: list[list[int]] = [[] for _ in graph.nodes]
-    for u, v in graph.edges:
-        before[v].append(u)
-        after[u].append(v)
-    return before, after
-
-
-def _rectified(graph: ParamGraph, after: list[list[int]]) -> list[bool]:
-    """Whether each node's output reaches a rectifier through normalisation and pooling alone."""
-    found = [False] * len(graph.nodes)
+    for start, end in graph.edges:
+        after[start].append(end)
+    meets = [False] * len(graph.nodes)
     for index in range(len(graph.nodes) - 1, -1, -1):
-        found[index] = any(
-            graph.nodes[v].op in RECTIFIERS or (graph.nodes[v].op in _BETWEEN and found[v])
+        meets[index] = any(
+            graph.nodes[v].op in _RELU_LIKE or (graph.nodes[v].op in _PASSES and meets[v])
             for v in after[index]
         )
+    return frozenset(i for i, m in enumerate(meets) if m)
+
+
+def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
+    """Find the last scaling operator of every residual branch.
+
+    A sum closes a residual branch if one of its inputs leads to another one (an identity
+    shortcut), or if both come from one operator nearby and one of them passed at most one
+    convolution or linear layer and the other more (a projection shortcut). The branch ends in the
+    last operator before the sum that has a weight, a gain or a scale. Branches without such an
+    operator, or whose last one is undone by a normalisation without a gain, do not count.
+
+    Returns:
+        Node index of each branch end, with the number of residual branches in the whole network.
+    """
+    before = predecessors(graph)
+    above = _ancestors(before)
+    ends: set[int] = set()
+    count = 0
+    for index, node in enumerate(graph.nodes):
+        if node.op != "add" or len(before[index]) < 2:
+            continue
+        for tip, start in _branches(graph.nodes, before[index], above):
+            found = _last_scaling(graph.nodes, before, above, tip, start)
+            count += bool(found)
+            ends |= found
+    return dict.fromkeys(sorted(ends), count)
+
+
+def _ancestors(before: list[list[int]]) -> list[int]:
+    """Return, for each node, the set of nodes that lead to it, as the bits of an integer."""
+    above: list[int] = []
+    for sources in before:
+        bits = 0
+        for source in sources:
+            bits |= above[source] | (1 << source)
+        above.append(bits)
+    return above
+
+
+def _branches(nodes: list[Node], inputs: list[int], above: list[int]) -> list[tuple[int, int]]:
+    """Return (tip, start) of the residual branches that a sum of `inputs` closes."""
+    skips = {b: [a for a in inputs if above[b] >> a & 1] for b in inputs}
+    branches = [(b, max(a)) for b, a in skips.items() if a]
+    if branches or len(inputs) != 2:
+        return branches
+    first, second = inputs
+    common = above[first] & above[second]
+    fork = common.bit_length() - 1
+    if fork < 0 or second - fork > _LONGEST_SHORTCUT_BLOCK:
+        return []
+    layers = {tip: _count_layers(nodes, above, tip, fork) for tip in inputs}
+    short, long = sorted(inputs, key=lambda tip: layers[tip])
+    return [(long, fork)] if layers[short] <= 1 < layers[long] else []
+
+
+def _count_layers(nodes: list[Node], above: list[int], tip: int, fork: int) -> int:
+    """Count convolutions and linear layers between a fork and a tip, the tip included."""
+    return sum(
+        nodes[v].op in _LAYERS and bool(above[v] >> fork & 1)
+        for v in range(fork + 1, tip + 1)
+        if v == tip or above[tip] >> v & 1
+    )
+
+
+def _last_scaling(
+    nodes: list[Node], before: list[list[int]], above: list[int], tip: int, start: int
+) -> set[int]:
+    """Walk back from a branch's tip to the operators that set its size."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    stack = [tip]
+    while stack:
+        index = stack.pop()
+        if index in seen or not above[index] >> start & 1:
+            continue
+        seen.add(index)
+        node = nodes[index]
+        if node.op != "recurrent" and any(r in _SCALING_ROLES for _, r in node.parameters):
+            found.add(index)
+        elif node.op not in _NORMS and node.op != "recurrent":
+            stack.extend(_scaling_inputs(nodes, node, before[index]))
     return found
 
 
-def _residual_ends(graph: ParamGraph, before: list[list[int]]) -> set[int]:
-    """Return the last node with parameters of each residual branch.
-
-    A sum is residual if what it adds goes back to a common node. Its branch is the longer way, its
-    skip the shorter.
-    """
-    ancestors = _ancestors(graph, before)
-    level = [0] * len(graph.nodes)
-    for index, sources in enumerate(before):
-        level[index] = 1 + max((level[u] for u in sources), default=-1)
-    ends: set[int] = set()
-    for index, node in enumerate(graph.nodes):
-        if node.op != "add" or len(before[index]) != 2:
-            continue
-        skip, branch = sorted(before[index], key=level.__getitem__)
-        if not ancestors[branch] & (ancestors[skip] | 1 << skip):
-            continue
-        end = _last_with_parameters(graph, before, level, branch)
-        if end is not None and not (ancestors[skip] | 1 << skip) >> end & 1:
-            ends.add(end)
-    return ends
-
-
-def _ancestors(graph: ParamGraph, before: list[list[int]]) -> list[int]:
-    """Return the set of ancestors of each node as a bit mask."""
-    masks: list[int] = []
-    for sources in before:
-        mask = 0
-        for u in sources:
-            mask |= masks[u] | 1 << u
-        masks.append(mask)
-    return masks
-
-
-def _last_with_parameters(
-    graph: ParamGraph, before: list[list[int]], level: list[int], index: int
-) -> int | None:
-    while not graph.nodes[index].parameters:
-        if not before[index] or graph.nodes[index].op == "add":
-            return None
-        index = max(before[index], key=level.__getitem__)
-    return index
+def _scaling_inputs(nodes: list[Node], node: Node, inputs: list[int]) -> list[int]:
+    """Return the inputs that a node's output is proportional to; of a product's, one is enough."""
+    if node.op not in ("mul", "div", "matmul") or len(inputs) < 2:
+        return inputs
+    data = [i for i in inputs if nodes[i].op not in _GATES]
+    return data[:1] or inputs[:1]

@@ -94,14 +94,15 @@ class Layout:
         for position, axis in enumerate(self.order):
             inverse[axis] = position
         lead = len(batch)
-        return matrix.reshape(*batch, *sizes).permute(
-            *range(lead), *(lead + i for i in inverse)
+        # Tuples, so that a scalar without batch axes has a shape too.
+        return matrix.reshape((*batch, *sizes)).permute(
+            (*range(lead), *(lead + i for i in inverse))
         )
 
     def from_storage(self, stored: Float[Tensor, "*b ..."]) -> Float[Tensor, "*b R C K"]:
         """Rearrange a stored tensor to matrix form; the inverse of `to_storage`."""
         lead = stored.ndim - len(self.shape)
-        permuted = stored.permute(*range(lead), *(lead + i for i in self.order))
+        permuted = stored.permute((*range(lead), *(lead + i for i in self.order)))
         return permuted.reshape(*stored.shape[:lead], self.rows, self.cols, self.kernel)
 
 

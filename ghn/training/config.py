@@ -58,7 +58,7 @@ class TrainConfig(Config):
     checkpoint_seconds: float = 300.0
     eval_every: int = 2_000
     eval_networks: int = 10
-    ghn: GHNConfig = GHNConfig()
+    ghn: GHNConfig = dataclasses.field(default_factory=GHNConfig)
 
     def __post_init__(self) -> None:
         if len(self.families) != len(self.shares) or not self.families:

@@ -119,7 +119,7 @@ class Trainer:
         images = images.contiguous(memory_format=torch.channels_last)
         labels = data.labels[index]
         targets = [self.pool[i] for i in chosen]
-        emitted = self.ghn([t.graph for t in targets], generator=draws)
+        emitted = self.ghn([t.graph for t in targets])
         heads: list[Tensor] = []
         gradients: list[Tensor] = []
         losses, hits = [], []

@@ -163,7 +163,10 @@ def _block(config: ConvNetConfig, before: int, width: int, stride: int) -> nn.Mo
         spatial = _unit(config, before, before, k, stride, groups=before)
         return nn.Sequential(spatial, _unit(config, before, width, 1), *squeeze)
     if config.kind == "residual":
-        branch = [_unit(config, before, width, k, stride), _unit(config, width, width, k, active=False)]
+        branch = [
+            _unit(config, before, width, k, stride),
+            _unit(config, width, width, k, active=False),
+        ]
         return _Residual(config, nn.Sequential(*branch, *squeeze), before, width, stride, True)
     if config.kind == "bottleneck":
         half = width // 2 // 8 * 8 or 8
@@ -255,7 +258,9 @@ def _sizes(generator: torch.Generator, split: Split) -> tuple[tuple[int, ...], t
     low, high = (80, 128) if split == "wide" else (16, 64)
     widths = [between(generator, low, high, 8)]
     for _ in range(stages - 1):
-        widths.append(int(widths[-1] * choose(generator, [1.0, 1.5, 2.0], [0.2, 0.3, 0.5])) // 8 * 8)
+        widths.append(
+            int(widths[-1] * choose(generator, [1.0, 1.5, 2.0], [0.2, 0.3, 0.5])) // 8 * 8
+        )
     deepest = 8 if split == "deep" else 3
     shallowest = 4 if split == "deep" else 1
     depths = [between(generator, shallowest, deepest) for _ in range(stages)]

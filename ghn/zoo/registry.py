@@ -71,7 +71,9 @@ def _bucket(architecture: Config) -> int:
     return hashlib.blake2b(text.encode(), digest_size=2).digest()[0] % 10
 
 
-def choose(generator: torch.Generator, options: list[Any], weights: list[float] | None = None) -> Any:
+def choose(
+    generator: torch.Generator, options: list[Any], weights: list[float] | None = None
+) -> Any:
     """Return one of the options at random, by weight."""
     chances = torch.tensor(weights or [1.0] * len(options))
     return options[int(torch.multinomial(chances, 1, generator=generator))]

@@ -82,7 +82,9 @@ class ViT(nn.Module):
         extra = int(config.pool == "token")
         self.token = nn.Parameter(torch.randn(1, 1, c) * 0.02) if extra else None
         self.position = nn.Parameter(torch.randn(1, config.tokens + extra, c) * 0.02)
-        self.layers = nn.ModuleList(_Layer(c, config.heads, config.ratio) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            _Layer(c, config.heads, config.ratio) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(c)
         self.head = nn.Linear(c, config.classes)
 

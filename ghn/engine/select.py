@@ -1,0 +1,81 @@
+"""Which parameters are predicted, and why the others keep their own values."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from ghn.engine.guards import is_predictable
+from ghn.engine.support import Support
+from ghn.errors import ConfigError
+from ghn.graphs.graph import ParamGraph
+
+__all__ = ["Generate", "Unsupported", "keep_reasons"]
+
+Generate = str | Sequence[str] | Callable[[str], bool] | None
+Unsupported = Literal["keep", "predict"]
+
+
+def keep_reasons(
+    graph: ParamGraph,
+    parameters: Mapping[str, Tensor],
+    support: Support,
+    generate: Generate = None,
+    unsupported: Unsupported = "keep",
+) -> dict[str, str | None]:
+    """Return for each parameter why it is kept, or None if it is predicted.
+
+    Args:
+        graph: The model's graph.
+        parameters: The model's parameters by leading name.
+        support: What the hypernetwork was trained for.
+        generate: Globs or a predicate on names; a tied parameter is selected by any of its names.
+        unsupported: Whether to keep or predict what `support` calls unsupported.
+
+    Raises:
+        ConfigError: If a glob fits no name, or `unsupported` is neither of its values.
+    """
+    if unsupported not in ("keep", "predict"):
+        raise ConfigError(f"unsupported must be 'keep' or 'predict', got {unsupported!r}")
+    selected = _selected(parameters, graph.aliases, generate)
+    return {
+        name: "not-selected"
+        if name not in selected
+        else _reason(graph, name, parameter, support, unsupported)
+        for name, parameter in parameters.items()
+    }
+
+
+def _reason(
+    graph: ParamGraph, name: str, parameter: Tensor, support: Support, unsupported: Unsupported
+) -> str | None:
+    if name not in graph.specs:
+        return "untouched"
+    if not is_predictable(parameter):
+        return "unsupported"
+    reason = support.reason(graph, graph.specs[name])
+    return None if reason == "unsupported" and unsupported == "predict" else reason
+
+
+def _selected(
+    parameters: Mapping[str, Tensor], aliases: Mapping[str, str], generate: Generate
+) -> set[str]:
+    """Return the leading names that `generate` selects."""
+    if generate is None:
+        return set(parameters)
+    leading = {**{name: name for name in parameters}, **aliases}
+    if callable(generate):
+        return {first for name, first in leading.items() if generate(name)}
+    chosen: set[str] = set()
+    for pattern in [generate] if isinstance(generate, str) else generate:
+        hits = {first for name, first in leading.items() if fnmatch.fnmatchcase(name, pattern)}
+        if not hits:
+            raise ConfigError(
+                f"generate={pattern!r} fits no parameter name; names look like "
+                f"{', '.join(list(parameters)[:3])}"
+            )
+        chosen |= hits
+    return chosen

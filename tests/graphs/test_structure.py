@@ -1,0 +1,164 @@
+import time
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ghn.graphs import Node, ParamGraph, trace
+from ghn.graphs.structure import followed_by_relu, residual_branch_ends
+
+
+def graph_of(*nodes, edges):
+    """A graph of operators by name; a `*` gives the node a weight."""
+    made = [
+        Node(op.rstrip("*"), parameters=((f"p{i}", "weight"),) if op.endswith("*") else ())
+        for i, op in enumerate(nodes)
+    ]
+    return ParamGraph(nodes=made, edges=sorted(edges), specs={})
+
+
+def chain(*nodes):
+    return graph_of(*nodes, edges=[(i, i + 1) for i in range(len(nodes) - 1)])
+
+
+def end_names(model, inputs=None):
+    graph = trace(model, inputs)
+    ends = residual_branch_ends(graph)
+    names = {name for end in ends for name, _ in graph.nodes[end].parameters}
+    return names, set(ends.values())
+
+
+@pytest.mark.parametrize(
+    "path", [("relu",), ("batch_norm*", "relu"), ("batch_norm*", "max_pool", "gelu"), ("silu",)]
+)
+def test_a_nonlinearity_is_seen_through_norms_and_pooling(path):
+    graph = chain("input", "conv*", *path, "output")
+
+    assert 1 in followed_by_relu(graph)
+
+
+@pytest.mark.parametrize("path", [("sigmoid",), ("linear*", "relu"), ("softmax", "relu"), ()])
+def test_other_operators_hide_a_nonlinearity(path):
+    graph = chain("input", "conv*", *path, "output")
+
+    assert 1 not in followed_by_relu(graph)
+
+
+def test_resnet_branches_end_in_the_last_norm_with_projection_shortcuts_counted():
+    with torch.device("meta"):
+        model = timm.create_model("resnet18")
+
+    names, counts = end_names(model)
+
+    blocks = [f"layer{i}.{j}.bn2" for i in range(1, 5) for j in range(2)]
+    assert names == {f"{b}.{p}" for b in blocks for p in ("weight", "bias")}
+    assert counts == {8}
+
+
+def test_prenorm_transformer_branches_end_in_their_output_projections():
+    with torch.device("meta"):
+        model = timm.create_model("vit_tiny_patch16_224", depth=3)
+
+    names, counts = end_names(model)
+
+    assert {n for n in names if n.endswith("weight")} == {
+        f"blocks.{i}.{layer}.weight" for i in range(3) for layer in ("attn.proj", "mlp.fc2")
+    }
+    assert counts == {6}
+
+
+def test_layer_scale_ends_a_convnext_branch():
+    with torch.device("meta"):
+        model = timm.create_model("convnext_atto")
+
+    names, counts = end_names(model)
+
+    assert names == {n for n, _ in model.named_parameters() if n.endswith("gamma")}
+    assert counts == {12}
+
+
+def test_written_out_gelu_is_no_residual_branch():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=64)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+
+    names, counts = end_names(model)
+
+    assert {n.split(".h.")[1] for n in names if n.endswith("weight")} == {
+        f"{i}.{layer}.c_proj.weight" for i in range(2) for layer in ("attn", "mlp")
+    }
+    assert counts == {4}
+
+
+def test_squeeze_and_excitation_leaves_the_end_to_the_norm():
+    with torch.device("meta"):
+        model = timm.create_model("seresnet50")
+
+    names, _ = end_names(model)
+
+    assert names
+    assert all(".bn" in n for n in names)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "vgg11_bn"])
+def test_networks_without_sums_have_no_branches(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+
+    assert end_names(model) == (set(), set())
+
+
+def test_parallel_branches_of_one_shortcut_all_end():
+    # x + (attention(x) + mlp(x)), as in GPT-J
+    graph = graph_of(
+        *("input", "layer_norm*", "linear*", "attention", "linear*"),
+        *("linear*", "gelu", "linear*", "add", "add", "output"),
+        edges=[
+            *((0, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7)),
+            *((4, 8), (7, 8), (0, 9), (8, 9), (9, 10)),
+        ],
+    )
+
+    assert residual_branch_ends(graph) == {4: 1, 7: 1}
+
+
+def test_a_norm_without_gain_at_the_end_cancels_what_precedes_it():
+    graph = graph_of(
+        *("input", "linear*", "layer_norm", "add", "output"),
+        edges=[(0, 1), (1, 2), (0, 3), (2, 3), (3, 4)],
+    )
+
+    assert residual_branch_ends(graph) == {}
+
+
+def test_concatenated_skips_of_a_unet_are_no_residual_branches():
+    class UNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.mid = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.up = nn.Conv2d(8, 2, 3, padding=1)
+
+        def forward(self, x):
+            skip = self.down(x).relu()
+            return self.up(torch.cat([skip, self.mid(skip).relu()], 1))
+
+    assert end_names(UNet(), torch.empty(1, 3, 8, 8)) == (set(), set())
+
+
+def test_three_thousand_nodes_take_little_time():
+    nodes, edges = ["input"], []
+    for _ in range(1000):
+        last = len(nodes) - 1
+        nodes += ["linear*", "relu", "add"]
+        edges += [(last, last + 1), (last + 1, last + 2), (last + 2, last + 3), (last, last + 3)]
+    graph = graph_of(*nodes, edges=edges)
+
+    start = time.perf_counter()
+    ends = residual_branch_ends(graph)
+    followed = followed_by_relu(graph)
+
+    assert time.perf_counter() - start < 1.0
+    assert len(ends) == len(followed) == 1000
+    assert set(ends.values()) == {1000}
