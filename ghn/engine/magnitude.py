@@ -14,17 +14,18 @@ where s = 1, so that the decoder keeps a bounded say:
 | magnitude (weight norm's g) | 2 sigmoid(v / 2) times the norm that the weight's rule asks for |
 | bias, recurrent bias | tanh(v / 5) |
 
-beta is 2 where a ReLU-like nonlinearity follows (see `ghn.graphs.structure`), 1/4 in the layer that
+beta is 2 where a ReLU-like nonlinearity follows (see `ghn.graphs.structure`), 1/2 in the layer that
 emits the model's output, so that untrained logits are not confident, and else 1. Tables,
 positions and tokens have 0.02 as in timm and transformers; they meet activations of size 1, so a
 wider range is theirs to reach. All parameters of an operator that ends a residual branch are
 multiplied by 1 / sqrt(number of residual branches): activations then stay bounded at any depth,
 also where no batch statistics normalise them.
 
-Channels that share codes are not independent: C of them carry signals of r dimensions, the rank of
-the codes (or the size of a tiled block), each about C / r times over, and what adds up C / r times
-grows with C / r, not its square root. So weights that read such channels are divided by
-sqrt(max(C / r, 1)).
+Channels that share codes are not independent: C of them carry signals of r dimensions, the size of
+the codes, each C / r times over, and what adds up that often grows with C / r, not its square root.
+Of a rectified signal half the energy is of this kind. So weights that read channels by codes of r
+numbers are divided by sqrt((1 + max(C / r, 1)) / 2), and tiled weights, whose channels repeat
+exactly, by sqrt(max(C / r, 1)) for a block of r channels.
 
 Source: fan-in scaling, sigmoid gains and small biases after Knyazev et al. 2021 and 2023 (GHN-2,
 arXiv 2110.13100; GHN-3, arXiv 2303.04143). Exact sizes, the bounded say and the factor on residual
@@ -44,7 +45,7 @@ from torch import Tensor
 
 from ghn.graphs import ParamGraph, ParamSpec
 from ghn.graphs.structure import followed_by_relu, residual_branch_ends
-from ghn.kernels import Dense, Recipe, Tiled, expand, mean_square, scaled
+from ghn.kernels import Dense, LowRank, Recipe, Tiled, expand, mean_square, scaled
 
 __all__ = ["Rule", "apply_magnitude", "magnitude_rules"]
 
@@ -53,7 +54,7 @@ K = TypeVar("K", bound=Hashable)
 SMALL = 0.02
 WIDE = 3
 ADAPTER = 0.1
-HEAD = 0.25
+HEAD = 0.5
 _MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
 _FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
 
@@ -134,8 +135,8 @@ def apply_magnitude(
         squares = torch.stack([mean_square(recipes[k]) for k in sized], -1)
         factors = _factors(squares, [rules[k] for k in sized], spread)
         if shared_codes:
-            repeats = [_repeats(recipes[k]) if rules[k].reads_channels else 1.0 for k in sized]
-            factors = factors / squares.new_tensor(repeats).sqrt()
+            excess = [_excess(recipes[k]) if rules[k].reads_channels else 1.0 for k in sized]
+            factors = factors / squares.new_tensor(excess).sqrt()
         for key, factor in zip(sized, factors.unbind(-1), strict=True):
             result[key] = scaled(recipes[key], factor)
     for key, recipe in recipes.items():
@@ -160,13 +161,13 @@ def _squash(values: Tensor, rule: Rule) -> Tensor:
     return rule.size * torch.tanh(values / 5.0)
 
 
-def _repeats(recipe: Recipe) -> float:
-    """Return how many channels there are for each dimension of their signals, at least 1."""
-    columns = recipe.layout.cols
-    if isinstance(recipe, Dense):
-        return 1.0
-    dimensions = recipe.block.shape[-2] if isinstance(recipe, Tiled) else recipe.left.shape[-1]
-    return max(columns / max(dimensions, 1), 1.0)
+def _excess(recipe: Recipe) -> float:
+    """Return how much variance channels that share codes add beyond that of independent ones."""
+    if isinstance(recipe, Tiled):
+        return max(recipe.layout.cols / recipe.block.shape[-2], 1.0)
+    if isinstance(recipe, LowRank):
+        return (1.0 + max(recipe.layout.cols / recipe.left.shape[-1], 1.0)) / 2.0
+    return 1.0
 
 
 def _numel(recipe: Recipe) -> int:

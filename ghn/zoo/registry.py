@@ -48,7 +48,7 @@ class Sampler:
 SAMPLERS: Registry[Sampler] = Registry("sampler")
 
 
-def sample(family: str, seed: int, split: Split = "train") -> Config:
+def sample(family: str, seed: int, split: str = "train") -> Config:
     """Return one architecture; the same seed gives the same one.
 
     Args:
@@ -60,10 +60,11 @@ def sample(family: str, seed: int, split: Split = "train") -> Config:
         raise ConfigError(f"split must be one of {get_args(Split)}, got {split!r}")
     sampler = SAMPLERS[family]
     generator = make_generator(seed, family, split)
-    while True:
-        architecture = sampler.draw(generator, split)
-        if split not in _SHARES or _bucket(architecture) in _SHARES[split]:
-            return architecture
+    with torch.device("cpu"):  # the caller may be building models on the meta device
+        while True:
+            architecture = sampler.draw(generator, split)
+            if split not in _SHARES or _bucket(architecture) in _SHARES[split]:
+                return architecture
 
 
 def _bucket(architecture: Config) -> int:

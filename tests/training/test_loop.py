@@ -1,0 +1,138 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import ghn.training.loop as loop
+from ghn.data import load_images
+from ghn.decoders import LowRankDecoderConfig
+from ghn.encoders import GraphormerConfig
+from ghn.engine import GHNConfig
+from ghn.errors import ConfigError
+from ghn.training import TrainConfig, Trainer, make_target, train
+from ghn.training.evaluate import evaluate
+from ghn.zoo import ConvNetConfig, ViTConfig
+
+SMALL = GHNConfig(
+    encoder=GraphormerConfig(dim=16, layers=1, heads=2),
+    decoder=LowRankDecoderConfig(dim=16, hidden=16, rank=8, kernel_basis=3, rows=64),
+)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return TrainConfig(
+        out=str(tmp_path / "run"), data="digits", pool=4, steps=6, meta_batch=2, batch=8, warmup=2,
+        eval_every=0, checkpoint_seconds=1e9, ghn=SMALL,
+    )  # fmt: skip
+
+
+def state(trainer):
+    return {**trainer.ghn.state_dict(), **{f"ema/{k}": v for k, v in trainer.average.items()}}
+
+
+def test_two_stage_gradients_equal_those_through_everything_at_once(config):
+    trainer = Trainer(config)
+    target = make_target("vits", ViTConfig(width=16, layers=1, heads=2, patch=8, ratio=2))
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+
+    emitted = trainer.ghn(target.graph)
+    leaves = {k: v.detach().requires_grad_() for k, v in emitted.items()}
+    loss = F.cross_entropy(target.run(leaves, images), labels)
+    torch.autograd.backward(list(emitted.values()), torch.autograd.grad(loss, [*leaves.values()]))
+    staged = {k: p.grad.clone() for k, p in trainer.ghn.named_parameters() if p.grad is not None}
+    trainer.ghn.zero_grad()
+    F.cross_entropy(target.run(trainer.ghn(target.graph), images), labels).backward()
+
+    for name, parameter in trainer.ghn.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(staged[name], parameter.grad)
+
+
+def test_the_loss_falls(config):
+    data = load_images("digits")
+    trainer = Trainer(config.replace(steps=50, meta_batch=1, batch=64, ghn=GHNConfig()))
+    trainer.pool = [make_target("convnets", ConvNetConfig(widths=(16, 16), stem_stride=2))]
+
+    losses = [trainer.take_step(data)[0] for _ in range(50)]
+
+    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
+
+
+def test_a_resumed_run_ends_with_the_same_bits(config):
+    data = load_images("digits", "fit")
+    whole = Trainer(config)
+    for _ in range(5):
+        whole.take_step(data)
+    part = Trainer(config)
+    for _ in range(2):
+        part.take_step(data)
+    part.save()
+
+    resumed = Trainer(config)
+    assert resumed.resume()
+    for _ in range(3):
+        resumed.take_step(data)
+
+    assert resumed.step == whole.step == 5
+    expected = state(whole)
+    assert all(torch.equal(v, expected[k]) for k, v in state(resumed).items())
+
+
+def test_a_network_whose_loss_is_not_finite_is_left_out_and_counted(config, monkeypatch):
+    data = load_images("digits")
+    healthy, sick = Trainer(config), Trainer(config)
+    bad = sick.pool[0]
+    run = loop.TargetPool.__getitem__
+
+    def broken(pool, index):
+        target = run(pool, index)
+        if pool is sick.pool and target is bad:
+            target = dataclasses.replace(target)
+            target.run = lambda parameters, images: (
+                torch.full((len(images), 10), float("nan"))
+                * sum(p.sum() for p in parameters.values())
+            )
+        return target
+
+    monkeypatch.setattr(loop.TargetPool, "__getitem__", broken)
+    for _ in range(6):
+        healthy.take_step(data)
+        sick.take_step(data)
+
+    assert healthy.skipped == 0
+    assert sick.skipped > 0
+    assert all(v.isfinite().all() for v in sick.ghn.state_dict().values())
+
+
+def test_training_writes_its_settings_log_and_checkpoint_and_refuses_other_settings(config):
+    records = []
+    trainer = train(config.replace(eval_every=6, eval_networks=1), records.append)
+
+    out = trainer.config.out
+    lines = [json.loads(line) for line in open(f"{out}/log.jsonl")]
+    assert records[-1].step == lines[-1]["step"] == 6
+    assert set(lines[-1]["held_out"]) == {"all", "convnets", "vits"}
+    with pytest.raises(ConfigError, match="other settings"):
+        train(trainer.config.replace(lr=1.0))
+    assert train(trainer.config).step == 6
+
+
+def test_batch_statistics_of_a_run_do_not_reach_the_target():
+    target = make_target("convnets", ConvNetConfig(widths=(8, 8)))
+    before = {k: v.clone() for k, v in target.buffers.items()}
+    parameters = {k: torch.randn(p.shape) * 0.1 for k, p in target.model.named_parameters()}
+
+    target.run(parameters, torch.randn(4, 3, 32, 32))
+
+    assert all(torch.equal(v, before[k]) for k, v in target.buffers.items())
+
+
+def test_an_untrained_hypernetwork_scores_about_chance(config):
+    result = evaluate(Trainer(config).averaged(), config.replace(eval_networks=2), images=200)
+
+    assert 0.0 <= result.by_family()["all"] < 0.35
+    assert {s.family for s in result.scores} == {"convnets", "vits"}
+    assert set(result.by_norm()) <= {"batch", "group", "layer", "none"}

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torch import nn
+
+from ghn.errors import ConfigError, UnknownNameError
+from ghn.zoo import families, list_models, resolve_model
+
+
+def test_names_of_all_libraries_build_on_meta():
+    for name in ("timm:resnet18", "resnet18", "torchvision:resnet18", "vits:3", "convnets:3"):
+        model = resolve_model(name, device="meta")
+        assert isinstance(model, nn.Module)
+        assert next(model.parameters()).is_meta
+
+
+def test_a_transformers_type_builds_with_config_arguments():
+    model = resolve_model("transformers:gpt2", n_layer=1, n_embd=16, n_head=2, vocab_size=32)
+
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert model(torch.zeros(1, 4, dtype=torch.long)).logits.shape == (1, 4, 32)
+    assert type(resolve_model("transformers:bert", device="meta")).__name__ == "BertModel"
+
+
+def test_a_factory_in_a_file_builds(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from torch import nn\ndef net(width=3):\n    return nn.Linear(2, width)\n")
+
+    assert resolve_model(f"{path}:net", width=5).out_features == 5
+    with pytest.raises(UnknownNameError, match="'net'"):
+        resolve_model(f"{path}:nett")
+    with pytest.raises(ConfigError, match="no file"):
+        resolve_model(f"{tmp_path}/other.py:net")
+
+
+def test_unknown_names_and_arguments_are_answered_in_words():
+    with pytest.raises(UnknownNameError, match="resnet50"):
+        resolve_model("timm:resnet5o")
+    with pytest.raises(UnknownNameError, match="gpt2"):
+        resolve_model("transformers:gpt-2")
+    with pytest.raises(UnknownNameError, match="unknown family"):
+        resolve_model("keras:resnet50")
+    with pytest.raises(ConfigError, match="cannot build 'timm:resnet18'"):
+        resolve_model("timm:resnet18", colour="red")
+
+
+def test_families_are_listed_with_their_models():
+    assert {"timm", "torchvision", "transformers", "vits", "convnets"} == set(families())
+    assert "timm:resnet50" in list_models("timm")
+    assert len(list_models("timm")) > 1000

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from ghn.config import Config
+from ghn.errors import ConfigError, UnknownNameError
+from ghn.zoo import SAMPLERS, sample
+
+
+@pytest.mark.parametrize("family", SAMPLERS)
+def test_a_seed_names_one_architecture_and_survives_json(family):
+    first, again = sample(family, 7), sample(family, 7)
+
+    assert first == again
+    assert first != sample(family, 8)
+    assert type(first).from_dict(first.to_dict()) == first
+    assert isinstance(first, Config)
+
+
+@pytest.mark.parametrize("family", SAMPLERS)
+def test_splits_share_no_architecture(family):
+    splits = {s: {sample(family, i, s) for i in range(150)} for s in ("train", "val", "test")}
+
+    assert not splits["train"] & splits["val"]
+    assert not splits["train"] & splits["test"]
+    assert not splits["val"] & splits["test"]
+
+
+def widest(architecture):
+    return architecture.width if hasattr(architecture, "width") else architecture.widths[0]
+
+
+@pytest.mark.parametrize("family", SAMPLERS)
+def test_wide_and_deep_lie_outside_of_the_trained_ranges(family):
+    trained = [sample(family, i) for i in range(200)]
+
+    wide = [sample(family, i, "wide") for i in range(30)]
+    deep = [sample(family, i, "deep") for i in range(30)]
+
+    assert min(map(widest, wide)) > max(map(widest, trained))
+    assert min(a.layers for a in deep) > max(a.layers for a in trained)
+
+
+@pytest.mark.parametrize("family", SAMPLERS)
+@pytest.mark.parametrize("split", ["train", "wide", "deep"])
+def test_networks_run_and_are_small(family, split):
+    for seed in range(4):
+        model = SAMPLERS[family].build(sample(family, seed, split))
+
+        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+        count = sum(p.numel() for p in model.parameters())
+        assert 1_000 < count < (1_500_000 if split == "train" else 5_000_000)
+
+
+def test_the_cost_formula_counts_the_multiply_adds_of_convolutions():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for seed in range(12):
+        architecture = sample("convnets", seed)
+        model = SAMPLERS["convnets"].build(architecture).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.randn(1, 3, 32, 32))
+        ratio = architecture.cost / (counter.get_total_flops() / 2)
+        assert 0.5 < ratio < 2.0, (architecture, ratio)
+
+
+def test_unknown_names_are_answered_with_near_ones():
+    with pytest.raises(UnknownNameError, match="'convnets'"):
+        sample("convnet", 0)
+    with pytest.raises(ConfigError, match="split must be one of"):
+        sample("vits", 0, "holdout")
