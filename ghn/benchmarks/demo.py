@@ -21,13 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghn.benchmarks.compare import Run, Schedule, train
+from ghn.benchmarks.compare import Images, Run, Schedule, train
 from ghn.benchmarks.outcome import STARTS, DemoConfig, DemoResult, ModelResult, Prediction, Start
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.targets import TARGETS
+from ghn.errors import DataError
 from ghn.rng import derive_seed, preserve_global_state
 
 __all__ = ["load_demo_images", "run_demo", "run_task"]
+
+TRAIN_IMAGES = 12_000  # more than the demo's steps read
 
 Progress = Callable[[float, float, str], None]
 Outcome = tuple[Run, Prediction | None]
@@ -55,7 +58,7 @@ def run_demo(config: DemoConfig, progress: Progress = lambda done, total, text: 
         CheckpointError: If the checkpoint is not found or cannot be read.
     """
     begin = time.perf_counter()
-    images, source = load_demo_images(config)
+    _, source = load_demo_images(config.dataset, config.test_images)
     if config.steps is None:
         config = config.replace(steps=_choose_steps(config))
     grid = [
@@ -113,9 +116,35 @@ def _executor(
             raise
 
 
+@functools.lru_cache(maxsize=1)
+def load_demo_images(dataset: str, test_images: int) -> tuple[Images, dict[str, str]]:
+    """Return the images to train on and test with, and the data set's name and hash.
+
+    Args:
+        dataset: `"cifar10"`, `"digits"`, or `"auto"`: CIFAR-10 where it is found, else the digits.
+        test_images: Number of test images.
+
+    Raises:
+        DataError: If the data set is asked for by name and not found.
+    """
+    from ghn.data import find_data, load_images, normalize
+
+    if dataset == "auto":
+        try:
+            find_data("cifar10")
+            dataset = "cifar10"
+        except DataError:
+            dataset = "digits"
+    train, test = load_images(dataset, "train"), load_images(dataset, "test")
+    few = train.take(slice(0, TRAIN_IMAGES))
+    test = test.take(slice(0, test_images))
+    images = Images(normalize(few.images), few.labels, normalize(test.images), test.labels)
+    return images, {"name": dataset, "hash": train.hash}
+
+
 def run_task(config: DemoConfig, task: Task) -> Outcome:
     """Build, perhaps predict, then train one model; depends on nothing but its arguments."""
-    images, _ = load_demo_images(config)
+    images, _ = load_demo_images(config.dataset, config.test_images)
     with preserve_global_state():
         torch.manual_seed(derive_seed(task.seed, "default", task.model))
         model = TARGETS[task.model][1]()

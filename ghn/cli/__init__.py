@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 app.command()(predict.predict)
 app.command()(graph.graph)
-app.command(help=train.SUMMARY)(train.placeholder)
+app.command("train", help=train.SUMMARY)(train.placeholder)
 app.command()(demo.demo)
 app.command()(env.env)
 app.add_typer(zoo.app, name="zoo")

@@ -29,3 +29,23 @@ def env(as_json: AsJson = False) -> None:
         return
     rows = [[k, ", ".join(v) if isinstance(v, list) else str(v)] for k, v in found.items()]
     print_table("ghn environment", ["what", "value"], rows)
+
+
+def _data() -> list[str]:
+    """Names of known data sets and where they were found."""
+    from ghn.data import find_data
+    from ghn.errors import DataError
+
+    found = ["digits: scikit-learn"]
+    for name in ("cifar10", "cifar100"):
+        try:
+            found.append(f"{name}: {find_data(name)}")
+        except DataError:
+            found.append(f"{name}: not found")
+    return found
+
+
+def _checkpoints() -> list[str]:
+    from ghn.engine import embedded_checkpoints
+
+    return list(embedded_checkpoints())

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ghn.cli import flags
+from ghn.cli.output import note, print_table, progress_bar
 from ghn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ghn.training import StepRecord
 
 __all__ = ["SUMMARY", "build_command", "placeholder"]
 
@@ -54,11 +59,29 @@ def run(values: dict[str, Any]) -> None:
     Args:
         values: `config`, a path or None, and the flags' values by parameter name.
     """
-    from ghn.training import TrainConfig, train
+    from ghn.training import TrainConfig, export, train
 
     path = values.pop("config")
     try:
         base = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read settings from {path}: {error}") from error
-    train(TrainConfig.from_dict(flags.collect(TrainConfig, values, base)))
+    config = TrainConfig.from_dict(flags.collect(TrainConfig, values, base))
+    with progress_bar("Training") as ticker:
+        train(config, lambda r: ticker(r.step, config.steps, _text(r)))
+    folder = Path(config.out) / "checkpoint"
+    found = export(config.out, folder, command=" ".join(["ghn", *sys.argv[1:]]))
+    rows = [
+        [split, str(len(e.scores)), *(f"{a:.1%}" for a in e.by_family().values())]
+        for split, e in found.items()
+    ]
+    families = list(next(iter(found.values())).by_family())
+    print_table("Accuracy before any training", ["networks", ">number", *families], rows)
+    note(f"Checkpoint: {folder}")
+
+
+def _text(record: StepRecord) -> str:
+    return (
+        f"loss {record.loss:.3f}, accuracy {record.accuracy:.1%}, "
+        f"{record.networks_per_second:.1f} networks/s, {record.skipped} skipped"
+    )

@@ -36,11 +36,10 @@ def find_data(name: str) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    shown = f"$GHN_DATA/{name} (GHN_DATA is {given or 'not set'})"
     raise DataError(
-        f"data set {name!r} not found: looked in {shown} and {cache_folder() / name}. Put it in one "
-        "of these, set GHN_DATA, or let the Hugging Face hub fill the cache on a machine with a "
-        "network"
+        f"data set {name!r} not found: looked in $GHN_DATA/{name} (GHN_DATA is "
+        f"{given or 'not set'}) and in {cache_folder() / name}. Set GHN_DATA to a folder that has "
+        "it, or put it into the cache folder, downloaded from the Hugging Face hub or elsewhere"
     )
 
 

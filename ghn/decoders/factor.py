@@ -1,7 +1,7 @@
 """Factor head: the codes of rows and columns around a core that the node decides.
 
-In matrix form, W[:, :, k] = L M_k R^T with row codes L, column codes R, and a core M_k that is a
-mix of s matrices emitted from the node, mixed by coefficients of the kernel element k.
+In matrix form, W[:, :, k] = L M_k R^T / r with row codes L, column codes R, and a core M_k that is
+a mix of s matrices emitted from the node, mixed by coefficients of the kernel element k.
 
 Source: ours. It shares with LoGAH (Zhou et al. 2024, arXiv 2405.16287) that weights are low-rank
 products; the codes make width a question of codes instead of a question of head size.

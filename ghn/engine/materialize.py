@@ -6,6 +6,7 @@ can be given back as it was, because nothing that it holds is changed: tensors a
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -260,7 +261,15 @@ def _owners(slots: Iterable[_Slots]) -> list[nn.Module]:
 def _keeps_precision(module: nn.Module, key: str) -> bool:
     """Whether `model.to(dtype)` would leave this table as it is, or should.
 
-    timm's rotary embeddings override `_apply` to keep theirs; transformers keeps `inv_freq` in
-    full precision when it loads a model in half.
+    timm's rotary embeddings override `_apply` to keep their frequencies: a copy of the module is
+    asked. transformers keeps `inv_freq` in full precision when it loads a model in half.
     """
-    return key.endswith("inv_freq") or type(module)._apply is not nn.Module._apply
+    if key.endswith("inv_freq"):
+        return True
+    if type(module)._apply is nn.Module._apply:
+        return False
+    probe = copy.copy(module)
+    probe.__dict__ = {**module.__dict__, "_parameters": {}, "_modules": {}}
+    probe._buffers = {name: torch.zeros(1) for name in module._buffers}
+    probe._apply(lambda tensor: tensor.to(torch.bfloat16))
+    return probe._buffers[key].dtype == torch.float32

@@ -150,19 +150,21 @@ def _by_pretrained_model(
 ) -> Iterator[tuple[Callable[[nn.Module], object], list[nn.Module]]]:
     """Group modules by the `_init_weights` of the innermost transformers model around them.
 
-    That model itself comes last in its group: GPT-2, for one, rescales some of its layers there.
+    The modules that contain them come too, after what they contain: GPT-2's blocks, for one,
+    rescale some of the layers inside of them.
     """
     home: dict[nn.Module, nn.Module] = {}
     for candidate in model.modules():  # outer models come first, inner ones overwrite
         if _hook(candidate, "_init_weights") and _hook(candidate, "initialize_weights"):
             home.update(dict.fromkeys(candidate.modules(), candidate))
+    wanted = set(owners)
     groups: dict[nn.Module, list[nn.Module]] = {}
-    for owner in owners:
-        if owner in home:
-            groups.setdefault(home[owner], []).append(owner)
+    for module in reversed(list(model.modules())):  # children first
+        if module in home and not wanted.isdisjoint(module.modules()):
+            groups.setdefault(home[module], []).append(module)
     for pretrained, modules in groups.items():
         if hook := _hook(pretrained, "_init_weights"):
-            yield hook, [m for m in modules if m is not pretrained] + [pretrained]
+            yield hook, modules
 
 
 def _topmost_timm_models(model: nn.Module) -> Iterator[nn.Module]:

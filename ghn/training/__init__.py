@@ -2,6 +2,7 @@
 
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import Evaluation, NetworkScore, evaluate
+from ghn.training.export import export
 from ghn.training.loop import StepRecord, Trainer, train
 from ghn.training.targets import Target, TargetPool, make_target
 
@@ -14,6 +15,7 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "evaluate",
+    "export",
     "make_target",
     "train",
 ]

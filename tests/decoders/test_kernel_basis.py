@@ -10,7 +10,9 @@ def basis(seed=0):
     return KernelBasis(9)
 
 
-@pytest.mark.parametrize("kernel", [(), (1, 1), (3,), (3, 3), (1, 7), (2, 3, 3), (16, 16), (31, 31)])
+@pytest.mark.parametrize(
+    "kernel", [(), (1, 1), (3,), (3, 3), (1, 7), (2, 3, 3), (16, 16), (31, 31)]
+)
 def test_coefficients_of_any_kernel_have_unit_mean_square_length(kernel):
     mix = basis()(kernel)
 

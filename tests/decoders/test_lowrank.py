@@ -28,7 +28,7 @@ def reference(decoder, x, parameter):
     mix = head.kernel(layout.kernel_shape)
     blocks = []
     for vector in vectors:
-        cores = torch.einsum("sabh,h->sab", head.core, vector) + head.shift
+        cores = (torch.einsum("sabh,h->sab", head.core, vector) + head.shift) / head.rank
         blocks.append(torch.einsum("ra,sab,cb,ks->rck", rows, cores, cols, mix))
     return layout.to_storage(torch.cat(blocks))
 
@@ -113,7 +113,9 @@ def test_stacked_copies_have_weights_of_their_own():
 @pytest.mark.parametrize("kernel", [(), (3,), (5, 3), (2, 3, 3)])
 def test_the_reshaped_head_crops_and_folds_as_published(kernel):
     torch.manual_seed(0)
-    decoder = LowRankDecoder(LowRankDecoderConfig(dim=16, hidden=24, rank=4, rows=64, head="reshaped"))
+    decoder = LowRankDecoder(
+        LowRankDecoderConfig(dim=16, hidden=24, rank=4, rows=64, head="reshaped")
+    )
     parameter = spec((7, 5, *kernel), "oi" + "k" * len(kernel))
     first = kernel[0] if kernel else 1
     rest = torch.empty(kernel[1:]).numel()

@@ -83,7 +83,9 @@ def test_a_conv1d_of_transformers_has_its_fan_in_on_the_first_axis():
     assert rule.size == pytest.approx(math.sqrt(0.5 / 20))  # it emits the output
 
 
-@pytest.mark.parametrize(("role", "low", "high"), [("gain", 0, 2), ("scale", 0, 2), ("slope", 0, 0.5)])
+@pytest.mark.parametrize(
+    ("role", "low", "high"), [("gain", 0, 2), ("scale", 0, 2), ("slope", 0, 0.5)]
+)
 def test_factors_are_positive_bounded_and_neutral_at_zero(role, low, high):
     graph = graph_with(role, "o", (5,), op="batch_norm")
     layout = Layout((5,), "o")
@@ -198,7 +200,9 @@ def test_tensors_of_zeros_stay_zero_with_finite_gradients():
 def test_size_is_set_for_each_condition_of_a_batch():
     graph = graph_with("weight", "oi", (6, 5), fan_in=5)
     one, two = low_rank((6, 5), "oi", seed=1), low_rank((6, 5), "oi", 9.0, seed=2)
-    both = LowRank(torch.stack([one.left, two.left]), torch.stack([one.right, two.right]), one.layout)
+    both = LowRank(
+        torch.stack([one.left, two.left]), torch.stack([one.right, two.right]), one.layout
+    )
 
     values = expand(magnitude_of(graph, both))
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,8 +112,8 @@ def test_training_writes_its_settings_log_and_checkpoint_and_refuses_other_setti
     records = []
     trainer = train(config.replace(eval_every=6, eval_networks=1), records.append)
 
-    out = trainer.config.out
-    lines = [json.loads(line) for line in open(f"{out}/log.jsonl")]
+    log = Path(trainer.config.out) / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert records[-1].step == lines[-1]["step"] == 6
     assert set(lines[-1]["held_out"]) == {"all", "convnets", "vits"}
     with pytest.raises(ConfigError, match="other settings"):
