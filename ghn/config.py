@@ -48,9 +48,8 @@ class Config:
             if key not in fields:
                 near = difflib.get_close_matches(key, fields, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(
-                    f"{cls.__name__} has no setting {key!r}{hint} Known: {', '.join(sorted(fields))}"
-                )
+                known = ", ".join(sorted(fields))
+                raise ConfigError(f"{cls.__name__} has no setting {key!r}{hint}. Known: {known}")
         return cls(**{k: _typed(v, hints[k], f"{cls.__name__}.{k}") for k, v in values.items()})
 
     @classmethod

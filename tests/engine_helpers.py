@@ -65,7 +65,8 @@ def photograph(model):
         "values": [(name, t.dtype, str(t.device), bits(t)) for name, t in tensors],
         "flags": [(name, t.requires_grad) for name, t in tensors],
         "modes": [(name, m.training) for name, m in model.named_modules()],
-        "attributes": [(n, {k: id(v) for k, v in m.__dict__.items()})
-                       for n, m in model.named_modules()],
+        "attributes": [
+            (n, {k: id(v) for k, v in m.__dict__.items()}) for n, m in model.named_modules()
+        ],
         "hooks": [len(m._forward_hooks) for m in model.modules()],
     }

@@ -11,10 +11,10 @@ import pytest
 import ghn
 
 ROOT = Path(__file__).parents[1]
-HEAVY = (
-    "timm transformers torch_geometric torchvision scipy networkx matplotlib sklearn PIL "
-    "accelerate rich typer huggingface_hub"
-).split()
+HEAVY = {
+    *("timm", "transformers", "torch_geometric", "torchvision", "scipy", "networkx"),
+    *("matplotlib", "sklearn", "PIL", "accelerate", "rich", "typer", "huggingface_hub"),
+}
 
 
 def modules_after(code: str) -> set[str]:

@@ -12,7 +12,7 @@ import json
 import re
 import string
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ghn.benchmarks.outcome import STARTS, DemoResult, ModelResult, Start
 
@@ -197,7 +197,7 @@ def _curves(model: ModelResult) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: dict[Any, str] = {
         "svg.fonttype": "none",
         "svg.hashsalt": model.name,
         "text.color": TEXT,

@@ -8,6 +8,7 @@ timed in turn, so that a machine that slows down slows them alike.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -112,6 +113,18 @@ def measure_speed(
         return SpeedResult(rows, _describe(checkpoint), make_record(command))
 
 
+def _describe(checkpoint: str | None) -> str:
+    """Say in words which hypernetwork predicts."""
+    from ghn.engine import embedded_checkpoints, load_ghn
+
+    name = checkpoint or next(iter(embedded_checkpoints()))
+    ghn = load_ghn(name)
+    count = sum(p.numel() for p in ghn.parameters())
+    return (
+        f"{name}: {count:,} parameters, encoder {ghn.config.encoder}, decoder {ghn.config.decoder}"
+    )
+
+
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -137,16 +150,17 @@ def _measure(name: str, repeats: int, checkpoint: str | None) -> SpeedRow:
     times: dict[str, list[float]] = {"construct": [], "forward": [], "trace": [], "predict": []}
     elements = 0
     for _ in range(repeats):
-        seconds, model = _clock(lambda: resolve_model(name))
+        seconds, model = _clock(functools.partial(resolve_model, name))
         times["construct"].append(seconds)
         elements = sum(p.numel() for p in model.parameters())
         forward = _forward(model.eval(), inputs)
         forward()  # the first pass allocates and prepares
         times["forward"].append(_clock(forward)[0])
-        times["trace"].append(_clock(lambda m=model: trace(m, inputs))[0])
-        times["predict"].append(
-            _clock(lambda m=model: predict_params(m, inputs, checkpoint=checkpoint, seed=0))[0]
+        times["trace"].append(_clock(functools.partial(trace, model, inputs))[0])
+        predict = functools.partial(
+            predict_params, model, inputs, checkpoint=checkpoint, unsupported="predict", seed=0
         )
+        times["predict"].append(_clock(predict)[0])
     return SpeedRow(name, elements, **{k: statistics.median(v) for k, v in times.items()})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +58,7 @@ def demo(
     from ghn.benchmarks.report import demo_report, table_rows
     from ghn.io import write_text
 
-    given = {
+    given: dict[str, Any] = {
         "seeds": tuple(seed) if seed else None,
         "rates": tuple(rate) if rate else None,
         "models": tuple(model) if model else None,

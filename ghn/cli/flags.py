@@ -109,7 +109,7 @@ def _flag_type(hint: Any) -> Any:
     if origin is typing.Literal and all(isinstance(item, str) for item in items):
         return str
     if origin is tuple and len(set(items) - {Ellipsis}) == 1 and items[0] in (int, float, str):
-        return list[items[0]]
+        return types.GenericAlias(list, items[0])
     return None
 
 

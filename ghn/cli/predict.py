@@ -33,9 +33,7 @@ def predict(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .safetensors.")],
     checkpoint: Annotated[
         str | None,
-        typer.Option(
-            help="An embedded checkpoint, a folder, or a hub id; default: by model."
-        ),
+        typer.Option(help="An embedded checkpoint, a folder, or a hub id; default: by model."),
     ] = None,
     generate: Annotated[
         list[str] | None,

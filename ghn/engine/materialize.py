@@ -272,4 +272,4 @@ def _keeps_precision(module: nn.Module, key: str) -> bool:
     probe.__dict__ = {**module.__dict__, "_parameters": {}, "_modules": {}}
     probe._buffers = {name: torch.zeros(1) for name in module._buffers}
     probe._apply(lambda tensor: tensor.to(torch.bfloat16))
-    return probe._buffers[key].dtype == torch.float32
+    return getattr(probe, key).dtype == torch.float32

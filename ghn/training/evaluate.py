@@ -16,7 +16,7 @@ from ghn.engine.hypernet import GHN
 from ghn.rng import derive_seed
 from ghn.training.config import TrainConfig
 from ghn.training.targets import Target, make_target
-from ghn.zoo import SAMPLERS, Split, sample
+from ghn.zoo import SAMPLERS, sample
 
 __all__ = ["Evaluation", "NetworkScore", "evaluate", "held_out_targets", "score"]
 
@@ -67,7 +67,7 @@ def _mean(values: list[float]) -> float:
     return sum(values) / max(len(values), 1)
 
 
-def held_out_targets(families: tuple[str, ...], count: int, split: Split = "val") -> list[Target]:
+def held_out_targets(families: tuple[str, ...], count: int, split: str = "val") -> list[Target]:
     """Return `count` networks of each family that no training run sees."""
     return [make_target(f, sample(f, seed, split)) for f in families for seed in range(count)]
 
@@ -75,7 +75,7 @@ def held_out_targets(families: tuple[str, ...], count: int, split: Split = "val"
 def evaluate(
     ghn: GHN,
     config: TrainConfig,
-    split: Split = "val",
+    split: str = "val",
     images: int = 1_000,
     targets: list[Target] | None = None,
 ) -> Evaluation:

@@ -12,11 +12,10 @@ from ghn.io import write_text
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import Evaluation, evaluate
 from ghn.training.loop import Trainer
-from ghn.zoo import Split
 
 __all__ = ["export"]
 
-EVALUATED: tuple[Split, ...] = ("test", "wide", "deep")
+EVALUATED = ("test", "wide", "deep")
 
 
 def export(

@@ -163,21 +163,21 @@ def _block(config: ConvNetConfig, before: int, width: int, stride: int) -> nn.Mo
         spatial = _unit(config, before, before, k, stride, groups=before)
         return nn.Sequential(spatial, _unit(config, before, width, 1), *squeeze)
     if config.kind == "residual":
-        branch = [
+        two = [
             _unit(config, before, width, k, stride),
             _unit(config, width, width, k, active=False),
         ]
-        return _Residual(config, nn.Sequential(*branch, *squeeze), before, width, stride, True)
+        return _Residual(config, nn.Sequential(*two, *squeeze), before, width, stride, True)
     if config.kind == "bottleneck":
         half = width // 2 // 8 * 8 or 8
-        branch = [
+        narrow: list[nn.Module] = [
             _unit(config, before, half, 1),
             _unit(config, half, half, k, stride),
             _unit(config, half, width, 1, active=False),
         ]
-        return _Residual(config, nn.Sequential(*branch, *squeeze), before, width, stride, True)
+        return _Residual(config, nn.Sequential(*narrow, *squeeze), before, width, stride, True)
     hidden = int(width * config.expansion) // 8 * 8
-    branch = [
+    branch: list[nn.Module] = [
         _unit(config, before, hidden, 1),
         _unit(config, hidden, hidden, k, stride, groups=hidden),
         *([_Squeeze(hidden)] if config.squeeze else []),

@@ -59,10 +59,11 @@ def sample(family: str, seed: int, split: str = "train") -> Config:
     if split not in get_args(Split):
         raise ConfigError(f"split must be one of {get_args(Split)}, got {split!r}")
     sampler = SAMPLERS[family]
+    chosen: Any = split
     generator = make_generator(seed, family, split)
     with torch.device("cpu"):  # the caller may be building models on the meta device
         while True:
-            architecture = sampler.draw(generator, split)
+            architecture = sampler.draw(generator, chosen)
             if split not in _SHARES or _bucket(architecture) in _SHARES[split]:
                 return architecture
 

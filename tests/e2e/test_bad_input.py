@@ -260,8 +260,13 @@ def test_a_checkpoint_that_does_not_exist():
 def python(code, cwd, **options):
     script = textwrap.dedent(code)
     return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, check=False,
-        env={**__import__("os").environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, **options,
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**__import__("os").environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        **options,
     )
 
 
@@ -305,7 +310,9 @@ def test_a_full_disk_while_saving_leaves_the_old_files_and_no_rest(saved, tmp_pa
 
 
 def test_a_full_disk_while_the_command_line_saves_a_model(tmp_path):
-    (tmp_path / "model.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(99, 99)\n")
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Linear(99, 99)\n"
+    )
     GHN(GHNConfig()).save_pretrained(tmp_path / "checkpoint")
     code = """
         import resource, sys
@@ -356,7 +363,10 @@ INTERRUPTED = """
 def test_ctrl_c_while_parameters_are_written():
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT / "tests",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT / "tests",
     )
     with child:
         assert child.stdout.readline() == "writing\n"

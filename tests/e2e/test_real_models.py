@@ -17,7 +17,12 @@ def gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        n_layer=2, n_embd=48, n_head=4, vocab_size=101, n_positions=64, bos_token_id=0,
+        n_layer=2,
+        n_embd=48,
+        n_head=4,
+        vocab_size=101,
+        n_positions=64,
+        bos_token_id=0,
         eos_token_id=0,
     )
     return GPT2LMHeadModel(config)
@@ -27,8 +32,12 @@ def llama():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=101,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=101,
     )
     return LlamaForCausalLM(config)
 
@@ -37,7 +46,10 @@ def bert():
     from transformers import BertConfig, BertForSequenceClassification
 
     config = BertConfig(
-        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
         vocab_size=101,
     )
     return BertForSequenceClassification(config)
@@ -104,7 +116,8 @@ def test_a_meta_model_in_half_precision_equals_the_built_model_converted(make, g
 
 
 @pytest.mark.parametrize(
-    "make", [vision("resnet18"), vision("convnext_atto"), BEIT, gpt2, llama],
+    "make",
+    [vision("resnet18"), vision("convnext_atto"), BEIT, gpt2, llama],
     ids=lambda m: m.__name__,
 )
 def test_kept_parameters_of_a_meta_model_have_the_libraries_own_initialization(make, ghn):

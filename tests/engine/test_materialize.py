@@ -225,9 +225,7 @@ def test_a_bad_prediction_leaves_a_meta_model_meta():
     before = photograph(meta)
 
     with pytest.raises(PredictionError, match=r"'head\.bias'.*float16"):
-        predict_params(
-            meta, X, checkpoint=FakeGHN(spoil={"head.bias": 1e6}), dtype=torch.float16
-        )
+        predict_params(meta, X, checkpoint=FakeGHN(spoil={"head.bias": 1e6}), dtype=torch.float16)
 
     assert photograph(meta) == before
 

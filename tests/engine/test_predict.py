@@ -188,7 +188,10 @@ def test_what_the_checkpoint_was_never_trained_for_is_kept_unless_asked_for():
 
     assert set(report.predicted) == {"head.weight", "head.bias"}
     assert {n for n, r in report.kept.items() if r == "unsupported"} == {
-        "conv.weight", "conv.bias", "norm.weight", "norm.bias",
+        "conv.weight",
+        "conv.bias",
+        "norm.weight",
+        "norm.bias",
     }
     assert set(everything.predicted) == {*report.predicted, *report.kept} - {"unused"}
 
@@ -286,7 +289,9 @@ def test_ctrl_c_before_the_writes_leaves_the_model_as_it_was(monkeypatch):
 def test_the_hypernetwork_runs_in_evaluation_mode_and_keeps_its_own():
     ghn, modes = FakeGHN().train(), []
     original = ghn.recipe
-    ghn.recipe = lambda spec: modes.append((ghn.training, torch.is_grad_enabled())) or original(spec)
+    ghn.recipe = lambda spec: (
+        modes.append((ghn.training, torch.is_grad_enabled())) or original(spec)
+    )
 
     predict_params(Small(), X, checkpoint=ghn)
 

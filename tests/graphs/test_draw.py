@@ -107,7 +107,15 @@ def test_a_drawing_is_valid_svg_with_all_labels(tmp_path):
     root = ET.parse(path).getroot()
     assert root.tag.endswith("svg")
     text = path.read_text()
-    for label in ("linear", "relu", "input", "output", "first 8×8", "second 16×16", "activation"):
+    for label in (
+        "linear",
+        "relu",
+        "input",
+        "output",
+        "first 8\u00d78",
+        "second 16\u00d716",
+        "activation",
+    ):
         assert re.search(rf">{label}<", text), label
 
 
