@@ -73,7 +73,7 @@ def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
     for index, node in enumerate(graph.nodes):
         if node.op != "add" or len(before[index]) < 2:
             continue
-        for tip, start in _branches(graph.nodes, before[index], above):
+        for tip, start in _branches(graph.nodes, before, index, above):
             found = _last_scaling(graph.nodes, before, above, tip, start)
             count += bool(found)
             ends |= found
@@ -91,8 +91,11 @@ def _ancestors(before: list[list[int]]) -> list[int]:
     return above
 
 
-def _branches(nodes: list[Node], inputs: list[int], above: list[int]) -> list[tuple[int, int]]:
-    """Return (tip, start) of the residual branches that a sum of `inputs` closes."""
+def _branches(
+    nodes: list[Node], before: list[list[int]], index: int, above: list[int]
+) -> list[tuple[int, int]]:
+    """Return (tip, start) of the residual branches that the sum at `index` closes."""
+    inputs = before[index]
     skips = {b: [a for a in inputs if above[b] >> a & 1] for b in inputs}
     branches = [(b, max(a)) for b, a in skips.items() if a]
     if branches or len(inputs) != 2:
@@ -102,18 +105,19 @@ def _branches(nodes: list[Node], inputs: list[int], above: list[int]) -> list[tu
     fork = common.bit_length() - 1
     if fork < 0 or second - fork > _LONGEST_SHORTCUT_BLOCK:
         return []
-    layers = {tip: _count_layers(nodes, above, tip, fork) for tip in inputs}
+    layers = {tip: _count_layers(nodes, before, fork, tip) for tip in inputs}
     short, long = sorted(inputs, key=lambda tip: layers[tip])
     return [(long, fork)] if layers[short] <= 1 < layers[long] else []
 
 
-def _count_layers(nodes: list[Node], above: list[int], tip: int, fork: int) -> int:
-    """Count convolutions and linear layers between a fork and a tip, the tip included."""
-    return sum(
-        nodes[v].op in _LAYERS and bool(above[v] >> fork & 1)
-        for v in range(fork + 1, tip + 1)
-        if v == tip or above[tip] >> v & 1
-    )
+def _count_layers(nodes: list[Node], before: list[list[int]], fork: int, tip: int) -> int:
+    """Count convolutions and linear layers on the way from a fork to a tip that has most."""
+    layers = {fork: 0}
+    for index in range(fork + 1, tip + 1):
+        sources = [layers[u] for u in before[index] if u in layers]
+        if sources:
+            layers[index] = max(sources) + (nodes[index].op in _LAYERS)
+    return layers[tip]
 
 
 def _last_scaling(

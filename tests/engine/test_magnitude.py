@@ -231,7 +231,7 @@ FAMILIES = (
     "vgg11_bn",
     "ghostnet_050",
     "resnext26ts",
-    "dla34",
+    "cspdarknet53",
     "efficientnet_lite0",
 )
 

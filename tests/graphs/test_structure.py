@@ -124,6 +124,19 @@ def test_parallel_branches_of_one_shortcut_all_end():
     assert residual_branch_ends(graph) == {4: 1, 7: 1}
 
 
+def test_parallel_convolutions_without_a_shortcut_are_no_residual_branch():
+    # norm(x) + conv(x) + conv(x) + conv(x), as in RepVGG and MobileOne
+    graph = graph_of(
+        *("input", "relu", "batch_norm*", "conv*", "conv*", "conv*", "add", "add", "add", "output"),
+        edges=[
+            *((0, 1), (1, 2), (1, 3), (1, 4), (1, 5), (2, 6), (3, 6)),
+            *((6, 7), (4, 7), (7, 8), (5, 8), (8, 9)),
+        ],
+    )
+
+    assert residual_branch_ends(graph) == {}
+
+
 def test_a_norm_without_gain_at_the_end_cancels_what_precedes_it():
     graph = graph_of(
         *("input", "linear*", "layer_norm", "add", "output"),
