@@ -12,14 +12,16 @@ import json
 import re
 import string
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ghn.benchmarks.outcome import STARTS, DemoResult, ModelResult, Start
+from ghn.io import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["demo_report", "table_rows"]
+__all__ = ["demo_report", "draw_curves", "table_rows"]
 
 COLOURS: dict[Start, str] = {"default": "#8a8f98", "predicted": "#d9622b"}
 TEXT = "#010203"  # stands for the page's text colour in the SVG
@@ -209,21 +211,7 @@ def _curves(model: ModelResult) -> str:
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(9.6, 3.0), layout="constrained")
-        loss, right = figure.subplots(1, 2)
-        for start in STARTS:
-            runs = model.runs[start]
-            window = max(1, len(runs[0].losses) // 20)
-            smooth = [_trailing_mean(run.losses, window) for run in runs]
-            _band(loss, [*range(1, len(smooth[0]) + 1)], smooth, COLOURS[start])
-            tests = [step for step, _ in runs[0].accuracy]
-            _band(
-                right, tests, [[100 * a for _, a in run.accuracy] for run in runs], COLOURS[start]
-            )
-        loss.set_ylabel("training loss")
-        right.set_ylabel("test accuracy, %")
-        for axes in (loss, right):
-            axes.set_xlabel("step")
-            axes.spines[["top", "right"]].set_visible(False)
+        _plot(model, *figure.subplots(1, 2))
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
@@ -233,6 +221,39 @@ def _curves(model: ModelResult) -> str:
     return re.sub(r'\s(?:xmlns(?::\w+)?)="[^"]*"', "", svg).replace("xlink:href", "href")
 
 
+def _plot(model: ModelResult, loss: Axes, right: Axes) -> None:
+    """Plot training loss and test accuracy of both starts, with the range over seeds shaded."""
+    for start in STARTS:
+        runs = model.runs[start]
+        window = max(1, len(runs[0].losses) // 20)
+        smooth = [_trailing_mean(run.losses, window) for run in runs]
+        _band(loss, [*range(1, len(smooth[0]) + 1)], smooth, COLOURS[start], start)
+        tests = [step for step, _ in runs[0].accuracy]
+        percent = [[100 * a for _, a in run.accuracy] for run in runs]
+        _band(right, tests, percent, COLOURS[start], start)
+    loss.set_ylabel("training loss")
+    right.set_ylabel("test accuracy, %")
+    for axes in (loss, right):
+        axes.set_xlabel("step")
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_curves(result: DemoResult, path: Path) -> None:
+    """Write the curves of all models as one picture, SVG or PNG by the path's ending."""
+    from matplotlib.figure import Figure
+
+    count = len(result.models)
+    figure = Figure(figsize=(9.6, 2.9 * count), layout="constrained", dpi=110)
+    for model, (left, right) in zip(
+        result.models, figure.subplots(count, 2, squeeze=False), strict=True
+    ):
+        _plot(model, left, right)
+        left.set_title(model.name, loc="left", fontsize=10)
+        left.legend(frameon=False, fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip(".") or "svg")
+
+
 def _trailing_mean(values: list[float], window: int) -> list[float]:
     return [
         sum(part) / len(part)
@@ -240,9 +261,9 @@ def _trailing_mean(values: list[float], window: int) -> list[float]:
     ]
 
 
-def _band(axes: Axes, x: list[int], runs: list[list[float]], colour: str) -> None:
+def _band(axes: Axes, x: list[int], runs: list[list[float]], colour: str, label: str) -> None:
     def over_seeds(function: Callable[[tuple[float, ...]], float]) -> list[float]:
         return [function(values) for values in zip(*runs, strict=True)]
 
     axes.fill_between(x, over_seeds(min), over_seeds(max), color=colour, alpha=0.25, linewidth=0)
-    axes.plot(x, over_seeds(lambda v: sum(v) / len(v)), color=colour, linewidth=1.8)
+    axes.plot(x, over_seeds(lambda v: sum(v) / len(v)), color=colour, linewidth=1.8, label=label)

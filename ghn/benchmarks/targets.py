@@ -1,9 +1,8 @@
 """The models of the demo: fixed here before the embedded checkpoint was trained.
 
-None of them is in the checkpoint's training set, which has small ViTs with a class token and small
-plain, residual, depthwise and inverted-bottleneck CNNs. Dense concatenation and
-squeeze-and-excitation are families that its samplers lack. Sizes are such that the demo takes four
-minutes on two cores.
+None of them is in the checkpoint's training set. A net of dense concatenations is of a family that
+its samplers lack altogether; MobileNetV3's mix of kernels, activations and squeeze-and-excitation
+is none that they draw. Sizes are such that the demo takes four minutes on two cores.
 """
 
 from __future__ import annotations
@@ -143,10 +142,10 @@ def _timm(name: str, classes: int = 10) -> nn.Module:
 # Name, what it is, and how to build it. All take 32 x 32 images in 3 channels; `classes` is 10.
 TARGETS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "mobilenetv3_small_050": (
-        "timm; inverted bottlenecks with squeeze-and-excitation, a family the sampler lacks",
+        "timm; inverted bottlenecks of varied kernels and activations",
         functools.partial(_timm, "mobilenetv3_small_050"),
     ),
-    "PooledViT": ("hand-written; a transformer without a class token", PooledViT),
+    "PooledViT": ("hand-written; a vision transformer that averages its tokens", PooledViT),
     "TinyDenseNet": (
         "hand-written; dense concatenation, a family the sampler lacks",
         TinyDenseNet,

@@ -47,6 +47,9 @@ def demo(
     fast: Annotated[
         bool, typer.Option("--fast", help="A few steps on digits, to see that everything works.")
     ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also write the curves as a picture, .svg or .png.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train models that the checkpoint never saw from predicted and from default parameters.
@@ -55,7 +58,7 @@ def demo(
     """
     from ghn.benchmarks.demo import run_demo
     from ghn.benchmarks.outcome import DemoConfig, fast_config
-    from ghn.benchmarks.report import demo_report, table_rows
+    from ghn.benchmarks.report import demo_report, draw_curves, table_rows
     from ghn.io import write_text
 
     given: dict[str, Any] = {
@@ -74,6 +77,8 @@ def demo(
     with progress_bar("Training from both starts") as ticker:
         result = run_demo(config, ticker)
     write_text(out, demo_report(result))
+    if picture is not None:
+        draw_curves(result, picture)
     if as_json:
         print_json(result.to_dict())
     else:
