@@ -56,7 +56,7 @@ def print_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """Write a remark to the standard error, out of the way of what a program reads."""
-    Console(stderr=True, highlight=False).print(text)
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
 class Ticker:

@@ -70,7 +70,8 @@ def run(values: dict[str, Any]) -> None:
     with progress_bar("Training") as ticker:
         train(config, lambda r: ticker(r.step, config.steps, _text(r)))
     folder = Path(config.out) / "checkpoint"
-    found = export(config.out, folder, command=" ".join(["ghn", *sys.argv[1:]]))
+    command = " ".join(["ghn", *sys.argv[1:]])
+    found = export(config.out, folder, command=command, networks=config.eval_networks)
     rows = [
         [split, str(len(e.scores)), *(f"{a:.1%}" for a in e.by_family().values())]
         for split, e in found.items()

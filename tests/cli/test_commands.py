@@ -1,0 +1,102 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from ghn.cli import app
+from ghn.engine import GHN, GHNConfig
+from ghn.graphs import ParamGraph
+
+RUN = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ghn") / "untrained"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        GHN(GHNConfig()).save_pretrained(folder)
+    return str(folder)
+
+
+def ok(*arguments):
+    result = RUN.invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_predict_writes_all_parameters_and_a_report(checkpoint, tmp_path):
+    out = tmp_path / "weights.safetensors"
+
+    text = ok("predict", "timm:resnet10t", "-o", str(out), "--checkpoint", checkpoint, "--json")
+
+    report = json.loads(text[text.index("{") :])
+    import timm
+
+    model = timm.create_model("resnet10t")
+    tensors = load_file(out)
+    assert set(report["predicted"]) | set(report["kept"]) == {
+        n for n, _ in model.named_parameters()
+    }
+    model.load_state_dict(tensors, strict=False)
+    assert {n for n, _ in model.named_parameters()} <= set(tensors)
+    again = RUN.invoke(app, ["predict", "timm:resnet10t", "-o", str(out)])
+    assert again.exit_code == 1
+    assert out.name in again.output
+
+
+def test_graph_writes_json_that_reads_back_and_pictures(tmp_path):
+    for ending in ("json", "svg", "png"):
+        ok("graph", "vits:1", "-o", str(tmp_path / f"graph.{ending}"))
+
+    graph = ParamGraph.from_json((tmp_path / "graph.json").read_text())
+    assert graph.specs["position"].role == "position"
+    assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_env_and_zoo_list_answer_programs():
+    assert {"torch", "kernels", "data", "checkpoints"} <= set(json.loads(ok("env", "--json")))
+    assert "timm:resnet50" in json.loads(ok("zoo", "list", "timm", "--json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["graph", "timm:resnet5o"], 1, "resnet50"),
+        (["graph", "keras:x"], 1, "unknown family"),
+        (["grap"], 2, "graph"),
+        (["predict", "resnet18"], 2, "--out"),
+        (["predict", "resnet18", "-o", "x.safetensors", "--checkpoint", "vision"], 1, "checkpoint"),
+        (["graph", "resnet18", "-o", "x.xyz"], 1, ".svg"),
+    ],
+)
+def test_errors_are_one_message_and_an_exit_status(arguments, status, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    result = RUN.invoke(app, arguments)
+
+    assert result.exit_code == status
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_short_training_run_ends_with_a_checkpoint_that_loads(tmp_path):
+    out = tmp_path / "run"
+    ghn = ["--ghn.encoder", '{"type": "GraphormerConfig", "dim": 16, "layers": 1, "heads": 2}']
+    ghn += ["--ghn.decoder"]
+    ghn += ['{"type": "LowRankDecoderConfig", "dim": 16, "hidden": 16, "rank": 8, "rows": 64}']
+
+    command = [sys.executable, "-m", "ghn.cli", "train", "--out", str(out), "--data", "digits"]
+    command += ["--steps", "2", "--pool", "2", "--eval-every", "0", "--eval-networks", "1", *ghn]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert finished.returncode == 0, finished.stderr
+    loaded = GHN.from_pretrained(out / "checkpoint")
+    assert loaded.config.decoder.rank == 8
+    assert "conv/weight/2" in loaded.config.support.uses
+    assert "ghn train" in (out / "checkpoint" / "README.md").read_text()
