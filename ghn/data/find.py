@@ -44,8 +44,9 @@ def find_data(name: str) -> Path:
 
 
 def folder_hash(folder: Path) -> str:
-    """Return a short hash of the names and sizes of a folder's files, for records of results."""
+    """Return a short hash of the names and contents of a folder's files, for records of results."""
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(folder)}:{path.stat().st_size}\n".encode())
+        content = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}:{content}\n".encode())
     return digest.hexdigest()

@@ -15,16 +15,17 @@ __all__ = ["TrainConfig"]
 class TrainConfig(Config):
     """Settings of `train`.
 
-    The defaults are the recipe of the embedded `vision-cifar10`: about 90 ms for each network and
-    core, so that 40,000 steps of 4 networks take four hours on one core.
+    The defaults are a run of hours: about 90 ms for each network and core, so that 40,000 steps of
+    4 networks take four hours on one core. Shorter ones are in `ghn/training/recipes`.
 
     Attributes:
         out: Folder of checkpoints, log and settings; an interrupted run found there is resumed.
         data: Name of the training images; see `ghn.data.load_images`.
-        split: Their split: `"fit"` keeps images back for choices, `"train"` uses all.
+        split: Their split: `"fit"` keeps images back for choices, `"train"` uses all, so that
+            only the `"test"` images are left to evaluate on.
         families: Samplers of target networks.
         shares: How often each family is drawn.
-        pool: Number of sampled networks.
+        pool: Number of sampled networks; the same ones whatever the seed.
         steps: Optimiser steps.
         meta_batch: Networks in a step, all on one batch of images.
         batch: Images in a step.
@@ -33,7 +34,7 @@ class TrainConfig(Config):
         weight_decay: Of AdamW.
         clip: Largest norm of the gradient.
         ema: Decay of the averaged weights, which are what is exported.
-        seed: Of everything that is drawn.
+        seed: Of the initial weights and of what each step draws.
         checkpoint_seconds: Time between checkpoints.
         eval_every: Steps between evaluations on held-out networks; 0 for none.
         eval_networks: Held-out networks of each family.
@@ -66,6 +67,8 @@ class TrainConfig(Config):
                 f"shares must have one entry for each family, got families={self.families}, "
                 f"shares={self.shares}"
             )
+        if self.split not in ("fit", "train"):
+            raise ConfigError(f"split must be 'fit' or 'train', got {self.split!r}")
         if min(self.pool, self.steps, self.meta_batch, self.batch) < 1:
             raise ConfigError("pool, steps, meta_batch and batch must be at least 1")
         if self.lr <= 0 or self.clip <= 0 or not 0 <= self.ema < 1:

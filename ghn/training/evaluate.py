@@ -18,7 +18,14 @@ from ghn.training.config import TrainConfig
 from ghn.training.targets import Target, make_target
 from ghn.zoo import SAMPLERS, sample
 
-__all__ = ["Evaluation", "NetworkScore", "evaluate", "held_out_targets", "score"]
+__all__ = [
+    "Evaluation",
+    "NetworkScore",
+    "evaluate",
+    "held_out_split",
+    "held_out_targets",
+    "score",
+]
 
 BATCH = 250
 
@@ -67,6 +74,11 @@ def _mean(values: list[float]) -> float:
     return sum(values) / max(len(values), 1)
 
 
+def held_out_split(config: TrainConfig) -> str:
+    """Return the split of the images that a run does not train on."""
+    return "val" if config.split == "fit" else "test"
+
+
 def held_out_targets(families: tuple[str, ...], count: int, split: str = "val") -> list[Target]:
     """Return `count` networks of each family that no training run sees."""
     return [make_target(f, sample(f, seed, split)) for f in families for seed in range(count)]
@@ -85,10 +97,10 @@ def evaluate(
         ghn: The hypernetwork.
         config: Names the data, the families and the number of networks.
         split: Split of the samplers.
-        images: Number of images, the first of the `"val"` split.
+        images: Number of images, the first of those that were not trained on.
         targets: Networks to score instead of the split's.
     """
-    data = load_images(config.data, "val").take(slice(0, images))
+    data = load_images(config.data, held_out_split(config)).take(slice(0, images))
     chosen = targets or held_out_targets(config.families, config.eval_networks, split)
     return Evaluation([_score_one(ghn, target, data) for target in chosen])
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from pathlib import Path
 
+import torch
+
+from ghn.data import load_images
 from ghn.engine.support import Support
 from ghn.errors import CheckpointError
 from ghn.io import write_text
 from ghn.training.config import TrainConfig
-from ghn.training.evaluate import Evaluation, evaluate
+from ghn.training.evaluate import Evaluation, evaluate, held_out_split
 from ghn.training.loop import Trainer
 
 __all__ = ["export"]
@@ -35,7 +39,7 @@ def export(
         command: The command that trained it, for the card.
         dtype: How weights are stored.
         networks: Networks of each family and split that the card's table is measured on.
-        images: Held-out training images that they are scored on.
+        images: Number of images, not trained on, that they are scored on.
 
     Returns:
         The evaluation of each split, measured with the weights as stored.
@@ -74,6 +78,7 @@ def _card(
 ) -> str:
     config = trainer.config
     count = sum(p.numel() for p in trainer.ghn.parameters())
+    data = load_images(config.data, held_out_split(config))
     rows = [_row(split, result) for split, result in found.items()]
     norms = ", ".join(f"{k} {v:.1%}" for k, v in found["test"].by_norm().items())
     families = ", ".join(
@@ -86,16 +91,17 @@ def _card(
             f"A graph hypernetwork of {count:,} parameters that predicts the parameters of image "
             "classifiers.",
             "",
-            f"- **Data**: {config.data}, split `{config.split}`, 32 x 32, flipped and shifted.",
+            f"- **Data**: {config.data}, split `{config.split}`, 32 x 32, flipped and shifted "
+            f"(folder hash `{data.hash}`).",
             f"- **Networks**: {config.pool:,} sampled by `ghn.zoo`: {families}.",
             f"- **Training**: {trainer.step:,} of {config.steps:,} steps of {config.meta_batch} "
             f"networks on {config.batch} images, seed {config.seed}, "
-            f"{trainer.seconds / 3600:.2f} hours of one core ({platform.machine()}), "
-            f"{trainer.skipped} networks skipped.",
+            f"{trainer.seconds / 3600:.2f} hours, {trainer.skipped} networks skipped. Exported on "
+            f"{platform.machine()} with {os.cpu_count()} cores, torch {torch.__version__}.",
             f"- **Command**: `{command}`",
             "",
-            f"Accuracy before any training, on {images:,} held-out training images, batch "
-            "statistics in batch norms, one seed:",
+            f"Accuracy before any training, on {min(images, len(data)):,} images of `{data.name}`, "
+            "which training left out, batch statistics in batch norms, one seed:",
             "",
             "| networks | number | predicted: mean | lowest | highest | default: mean |",
             "|---|---|---|---|---|---|",

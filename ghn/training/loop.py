@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from ghn.data import ImageData, augment, load_images, normalize
 from ghn.engine.hypernet import GHN
 from ghn.errors import ConfigError
-from ghn.io import write_json
-from ghn.rng import derive_seed, make_generator
+from ghn.io import write_json, write_text
+from ghn.rng import derive_seed, make_generator, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import evaluate
 from ghn.training.state import load_state, newest, save_state
@@ -45,7 +45,8 @@ class StepRecord:
         step: Steps taken so far.
         loss: Mean cross-entropy over the step's networks, in nats; those skipped left out.
         accuracy: Mean accuracy on the step's images.
-        skipped: Networks left out since the run began because their loss was not finite.
+        skipped: Networks left out since the run began because something was not finite: their
+            loss, its gradient, or the step's gradient in the hypernetwork.
         lr: Learning rate.
         networks_per_second: Since the last record.
         held_out: Mean accuracy on held-out networks by family, where this step measured it.
@@ -69,7 +70,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        with torch.random.fork_rng(devices=[]):
+        with preserve_global_state():
             torch.manual_seed(derive_seed(config.seed, "init"))
             self.ghn = GHN(config.ghn)
         self.optimizer = torch.optim.AdamW(
@@ -138,29 +139,37 @@ class Trainer:
             gradients += found
             losses.append(loss.item())
             hits.append((logits.argmax(1) == labels).float().mean().item())
-        self._update(heads, gradients)
+        if not self._update(heads, gradients):
+            self.skipped += len(losses)
         count = max(len(losses), 1)
         return sum(losses) / count, sum(hits) / count
 
-    def _update(self, heads: list[Tensor], gradients: list[Tensor]) -> None:
+    def _update(self, heads: list[Tensor], gradients: list[Tensor]) -> bool:
+        """Go through the hypernetwork and step; False if that gradient is not finite."""
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
+        finite = True
         if heads:
             torch.autograd.backward(heads, gradients)
-            torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), self.config.clip)
-            self.optimizer.step()
+            norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), self.config.clip)
+            # Clipping by a norm that is not finite would write nan into every weight.
+            finite = bool(norm.isfinite())
+            if finite:
+                self.optimizer.step()
         self.step += 1
         with torch.no_grad():
             # Early on the average follows closely, so that it is never the initial weights.
             decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
             weights = [p.detach() for p in self.ghn.parameters()]
             torch._foreach_lerp_(list(self.average.values()), weights, 1.0 - decay)
+        return finite
 
     def averaged(self) -> GHN:
         """Return a hypernetwork with the averaged weights, for evaluation and export."""
-        ghn = GHN(self.config.ghn)
+        with preserve_global_state():
+            ghn = GHN(self.config.ghn)
         ghn.load_state_dict({**self.ghn.state_dict(), **self.average})
         return ghn.eval().requires_grad_(False)
 
@@ -170,7 +179,8 @@ def train(
 ) -> Trainer:
     """Train a hypernetwork, resuming what the run's folder holds.
 
-    The folder receives `config.json`, `log.jsonl` (one record every 50 steps) and checkpoints.
+    The folder receives `config.json`, `log.jsonl` (one record every 50 steps; what followed the
+    checkpoint that a run resumes from is removed) and checkpoints.
 
     Args:
         config: Settings.
@@ -188,7 +198,9 @@ def train(
     data = load_images(config.data, config.split)
     trainer = Trainer(config)
     trainer.resume()
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+    path = out / "log.jsonl"
+    _trim(path, trainer.step)
+    with path.open("a", encoding="utf-8") as log:
         for record in _steps(trainer, data):
             log.write(json.dumps(dataclasses.asdict(record)) + "\n")
             log.flush()
@@ -212,6 +224,15 @@ def _claim(out: Path, config: TrainConfig) -> None:
         write_json(path, wanted)
 
 
+def _trim(log: Path, step: int) -> None:
+    """Remove the records of steps that will be taken again, and a line cut short by a crash."""
+    if not log.exists():
+        return
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    complete = [line for line in lines if line.endswith("\n")]
+    write_text(log, "".join(line for line in complete if json.loads(line)["step"] <= step))
+
+
 def _steps(trainer: Trainer, data: ImageData, every: int = 50) -> Iterator[StepRecord]:
     """Take the remaining steps; yield a record every few, save every few minutes."""
     config = trainer.config
@@ -228,18 +249,18 @@ def _steps(trainer: Trainer, data: ImageData, every: int = 50) -> Iterator[StepR
         if last or time.monotonic() - saved > config.checkpoint_seconds:
             trainer.save()
             saved = time.monotonic()
+        taken = time.monotonic() - since
         held_out = None
         if config.eval_every and (last or trainer.step % config.eval_every == 0):
             held_out = evaluate(trainer.averaged(), config).by_family()
         if last or held_out is not None or len(losses) == every:
-            now = time.monotonic()
             yield StepRecord(
                 step=trainer.step,
                 loss=sum(losses) / len(losses),
                 accuracy=sum(hits) / len(hits),
                 skipped=trainer.skipped,
                 lr=trainer.learning_rate(),
-                networks_per_second=config.meta_batch * len(losses) / (now - since),
+                networks_per_second=config.meta_batch * len(losses) / taken,
                 held_out=held_out,
             )
             losses, hits, since = [], [], time.monotonic()

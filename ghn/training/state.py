@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghn.errors import CheckpointError
@@ -25,8 +27,12 @@ TENSORS, REST = "state.safetensors", "state.json"
 
 def newest(out: Path) -> Path | None:
     """Return the newest complete checkpoint folder of a run, or None."""
-    folders = sorted(p for p in out.glob("step-*") if (p / REST).is_file() and p.suffix != ".tmp")
+    folders = _complete(out)
     return folders[-1] if folders else None
+
+
+def _complete(out: Path) -> list[Path]:
+    return sorted(p for p in out.glob("step-*") if (p / REST).is_file() and p.suffix != ".tmp")
 
 
 def save_state(
@@ -47,16 +53,15 @@ def save_state(
         average: Averaged weights, by name.
         rest: JSON values: counters and settings.
     """
-    from safetensors.torch import save_file
-
     tensors = {f"model/{k}": v.detach() for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = value
     final = out / f"step-{step:08d}"
+    for left in out.glob("step-*.tmp"):  # by a process that was killed while saving
+        shutil.rmtree(left, ignore_errors=True)
     temporary = final.with_suffix(".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / TENSORS)
     text = json.dumps({"step": step, **rest}, indent=1)
@@ -66,7 +71,7 @@ def save_state(
             os.fsync(file.fileno())
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    for old in sorted(out.glob("step-*"))[:-KEPT]:
+    for old in _complete(out)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -80,11 +85,15 @@ def load_state(
     """Read a checkpoint into a model, its optimiser and averaged weights; return the rest.
 
     Raises:
-        CheckpointError: If the checkpoint does not belong to this model.
+        CheckpointError: If the checkpoint is damaged or does not belong to this model.
     """
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / TENSORS)
+    try:
+        tensors = load_file(folder / TENSORS)
+        rest: dict[str, Any] = json.loads((folder / REST).read_text(encoding="utf-8"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{folder} is damaged ({error}); remove it to go on from the checkpoint before it"
+        ) from error
     try:
         model.load_state_dict({k: tensors[f"model/{k}"] for k in model.state_dict()})
         for name in average:
@@ -98,4 +107,4 @@ def load_state(
         found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if found:
             optimizer.state[parameter] = found
-    return json.loads((folder / REST).read_text(encoding="utf-8"))
+    return rest

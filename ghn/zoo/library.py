@@ -151,12 +151,18 @@ def _from_file(file: str, factory: str, arguments: dict[str, Any]) -> nn.Module:
     path = Path(file).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"no file {file!r}; a model in a file is named path/to/file.py:factory")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: a user's random.py must not stand in for the standard library's.
+    name = f"_ghn_model_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{file!r} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     if not hasattr(module, factory):
         known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise unknown_name(f"factory in {file}", factory, known)

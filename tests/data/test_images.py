@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ghn.data import augment, load_images, normalize
+from ghn.data import augment, folder_hash, load_images, normalize
 from ghn.data.images import _load_whole
 from ghn.errors import ConfigError, DataError
 
@@ -35,6 +35,15 @@ def test_tiles_are_read_row_by_row_and_blank_ones_dropped(sheets):
     assert data.images[:, 0, 5, 5].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert data.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert data.classes == ("cat", "dog")
+
+
+def test_the_hash_follows_contents_and_not_only_sizes(sheets):
+    before = folder_hash(sheets)
+    assert load_images("cifar10").hash == before
+
+    (sheets / "classes.txt").write_text("cat\ncow\n")
+
+    assert folder_hash(sheets) != before
 
 
 def test_fit_and_val_divide_the_training_images(sheets):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,55 @@ def test_a_network_whose_loss_is_not_finite_is_left_out_and_counted(config, monk
     assert healthy.skipped == 0
     assert sick.skipped > 0
     assert all(v.isfinite().all() for v in sick.ghn.state_dict().values())
+
+
+def test_a_step_whose_gradient_overflows_in_the_hypernetwork_is_left_out(config):
+    data = load_images("digits")
+    trainer = Trainer(config)
+    target = dataclasses.replace(trainer.pool[0])
+
+    def steep(parameters, images):
+        total = sum(p.sum() for p in parameters.values())
+        return (total - total.detach()) * torch.full((len(images), 10), 1e38).cumsum(0)[:1] * (
+            torch.arange(10) % 2
+        ) + torch.zeros(len(images), 1)
+
+    target.run = steep
+    trainer.pool = [target]
+    before = {k: v.clone() for k, v in trainer.ghn.state_dict().items()}
+
+    loss, _ = trainer.take_step(data)
+
+    assert loss == pytest.approx(math.log(10))
+    assert trainer.skipped == config.meta_batch
+    assert trainer.step == 1
+    assert all(torch.equal(v, before[k]) for k, v in trainer.ghn.state_dict().items())
+
+
+def test_a_resumed_run_logs_each_step_once(config):
+    trainer = train(config.replace(eval_every=2, eval_networks=1))
+    log = Path(config.out) / "log.jsonl"
+    late = [json.dumps({"step": step}) for step in (trainer.step, trainer.step + 1)]
+    log.write_text("\n".join([*late, '{"step": 9, "lo']))
+
+    train(trainer.config)
+
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [trainer.step]
+
+
+def test_the_recipe_of_the_embedded_checkpoint_is_a_valid_configuration():
+    recipes = list((Path(loop.__file__).parent / "recipes").glob("*.toml"))
+
+    assert "vision-cifar10" in {path.stem for path in recipes}
+    for path in recipes:
+        assert TrainConfig.from_toml(path).data == "cifar10"
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ConfigError, match="split must be"):
+        TrainConfig(split="val")
+    with pytest.raises(ConfigError, match="one entry for each family"):
+        TrainConfig(shares=(1.0,))
 
 
 def test_training_writes_its_settings_log_and_checkpoint_and_refuses_other_settings(config):

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,17 @@ def test_a_factory_in_a_file_builds(tmp_path):
         resolve_model(f"{path}:nett")
     with pytest.raises(ConfigError, match="no file"):
         resolve_model(f"{tmp_path}/other.py:net")
+
+
+def test_a_file_named_like_a_module_does_not_replace_it(tmp_path):
+    import colorsys
+
+    path = tmp_path / "colorsys.py"
+    path.write_text("from torch import nn\ndef net():\n    return nn.Linear(2, 2)\n")
+
+    resolve_model(f"{path}:net")
+
+    assert sys.modules["colorsys"] is colorsys
 
 
 def test_unknown_names_and_arguments_are_answered_in_words():

@@ -1,0 +1,59 @@
+import importlib
+
+import pytest
+import torch
+
+from ghn.decoders import LowRankDecoderConfig
+from ghn.encoders import GraphormerConfig
+from ghn.engine import GHN, GHNConfig
+from ghn.errors import CheckpointError
+from ghn.training import TrainConfig, evaluate, export, train
+from ghn.training.evaluate import held_out_split
+
+
+@pytest.fixture
+def run(tmp_path):
+    small = GHNConfig(
+        encoder=GraphormerConfig(dim=16, layers=1, heads=2),
+        decoder=LowRankDecoderConfig(dim=16, hidden=16, rank=8, kernel_basis=3, rows=64),
+    )
+    return TrainConfig(
+        out=str(tmp_path / "run"), data="digits", families=("vits",), shares=(1.0,), pool=3,
+        steps=2, meta_batch=1, batch=4, eval_every=0, checkpoint_seconds=1e9, ghn=small,
+    )  # fmt: skip
+
+
+def test_an_exported_run_loads_with_its_averaged_weights_its_support_and_a_card(run, tmp_path):
+    trainer = train(run)
+
+    found = export(run.out, tmp_path / "mine", command="ghn train --steps 2", networks=1, images=20)
+
+    loaded = GHN.from_pretrained(tmp_path / "mine")
+    for name, value in loaded.named_parameters():
+        assert torch.equal(value, trainer.average[name].half().float()), name
+    assert loaded.config.support.classes == (10,)
+    assert set(found) == {"test", "wide", "deep"}
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "`ghn train --steps 2`" in card
+    assert "2 of 2 steps" in card
+    assert "20 images of `digits/val`" in card
+    assert f"{found['test'].by_family()['all']:.1%}" in card
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no run"):
+        export(tmp_path, tmp_path / "out", command="")
+
+
+def test_images_that_were_trained_on_are_never_evaluated_on(run, monkeypatch):
+    # The package's `evaluate` is the function.
+    module = importlib.import_module("ghn.training.evaluate")
+    asked = []
+    load = module.load_images
+    monkeypatch.setattr(module, "load_images", lambda *a: asked.append(a) or load(*a))
+
+    for split in ("fit", "train"):
+        evaluate(GHN(run.ghn), run.replace(split=split, eval_networks=1), images=10)
+
+    assert asked == [("digits", "val"), ("digits", "test")]
+    assert held_out_split(run) == "val"
