@@ -229,11 +229,11 @@ class _Squeeze(nn.Module):
 
 def sample_convnet(generator: torch.Generator, split: Split) -> ConvNetConfig:
     """Draw an architecture of a split's range."""
+    # Kind and norm are drawn once: redrawn with the sizes, the dearer kinds would be rare.
+    kind = choose(generator, list(KINDS), [0.2, 0.25, 0.12, 0.18, 0.25])
+    bare = 0.10 if kind in ("plain", "residual") else 0.0
+    norm = choose(generator, list(NORMS), [0.52, 0.28, 0.10, bare])
     while True:
-        kind = choose(generator, list(KINDS), [0.2, 0.25, 0.12, 0.18, 0.25])
-        norm = choose(generator, list(NORMS), [0.52, 0.26, 0.12, 0.10])
-        if norm == "none" and kind not in ("plain", "residual"):
-            continue
         widths, depths = _sizes(generator, split)
         config = ConvNetConfig(
             kind=kind,
@@ -254,22 +254,27 @@ def sample_convnet(generator: torch.Generator, split: Split) -> ConvNetConfig:
 
 
 def _sizes(generator: torch.Generator, split: Split) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    stages = between(generator, 2, 3) if split != "wide" else 2
+    stages = between(generator, 2, 3) if split != "wide" else 3
     low, high = (80, 128) if split == "wide" else (16, 64)
     widths = [between(generator, low, high, 8)]
     for _ in range(stages - 1):
-        widths.append(
-            int(widths[-1] * choose(generator, [1.0, 1.5, 2.0], [0.2, 0.3, 0.5])) // 8 * 8
-        )
-    deepest = 8 if split == "deep" else 3
+        steps = [0.0, 0.3, 0.7] if split == "wide" else [0.2, 0.3, 0.5]
+        widths.append(int(widths[-1] * choose(generator, [1.0, 1.5, 2.0], steps)) // 8 * 8)
+    deepest = {"deep": 8, "wide": 2}.get(split, 3)
     shallowest = 4 if split == "deep" else 1
     depths = [between(generator, shallowest, deepest) for _ in range(stages)]
     return tuple(widths), tuple(depths)
 
 
 def _fits(config: ConvNetConfig, split: Split) -> bool:
-    """Whether the depth lies in the split's range: up to 10 spatial layers, or above."""
-    return config.layers > 12 if split == "deep" else config.layers <= 10
+    """Whether width and depth lie in the split's range.
+
+    Trained networks have up to 256 channels and 10 spatial layers; wide ones have more channels in
+    the first stage (see `_sizes`) and in the last, deep ones more layers.
+    """
+    if split == "deep":
+        return config.layers > 12
+    return config.layers <= 10 and (split != "wide" or config.widths[-1] > 256)
 
 
 SAMPLERS.register("convnets")(Sampler(ConvNetConfig, sample_convnet, ConvNet))

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 
@@ -25,19 +27,29 @@ def test_splits_share_no_architecture(family):
     assert not splits["val"] & splits["test"]
 
 
-def widest(architecture):
-    return architecture.width if hasattr(architecture, "width") else architecture.widths[0]
+def widths(architecture):
+    return getattr(architecture, "widths", None) or (architecture.width,)
 
 
 @pytest.mark.parametrize("family", SAMPLERS)
 def test_wide_and_deep_lie_outside_of_the_trained_ranges(family):
-    trained = [sample(family, i) for i in range(200)]
+    trained = [sample(family, i) for i in range(100)]
 
-    wide = [sample(family, i, "wide") for i in range(30)]
-    deep = [sample(family, i, "deep") for i in range(30)]
+    wide = [sample(family, i, "wide") for i in range(20)]
+    deep = [sample(family, i, "deep") for i in range(20)]
 
-    assert min(map(widest, wide)) > max(map(widest, trained))
+    assert min(widths(a)[0] for a in wide) > max(widths(a)[0] for a in trained)
+    assert min(max(widths(a)) for a in wide) > max(max(widths(a)) for a in trained)
     assert min(a.layers for a in deep) > max(a.layers for a in trained)
+
+
+def test_the_cap_on_cost_does_not_change_the_shares_of_kinds_and_norms():
+    trained = [sample("convnets", i) for i in range(300)]
+
+    kinds = Counter(a.kind for a in trained)
+    assert kinds["residual"] == pytest.approx(75, abs=25)
+    assert kinds["depthwise"] == pytest.approx(54, abs=22)
+    assert Counter(a.norm for a in trained)["batch"] == pytest.approx(166, abs=30)
 
 
 @pytest.mark.parametrize("family", SAMPLERS)
