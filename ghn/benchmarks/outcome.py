@@ -181,21 +181,30 @@ class DemoResult:
             by_verdict.setdefault(model.verdict, []).append(model.name)
         words = {
             "ahead": "the predicted start ends ahead of the default on {}",
-            "behind": "it loses to the default on {}",
+            "behind": "the predicted start loses to the default on {}",
             "level": "no clear difference on {}",
         }
         parts = [words[v].format(", ".join(by_verdict[v])) for v in words if v in by_verdict]
-        text = "; ".join(parts).replace("it loses", "the predicted start loses", 1)
-        steps = self.config.steps
-        return f"After {steps} steps, {text} ({len(self.config.seeds)} seeds each)."
+        steps, seeds = self.config.steps, len(self.config.seeds)
+        return f"After {steps} steps, {'; '.join(parts)} ({seeds} seeds each)."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types."""
+        """Return everything as plain JSON types; losses that are not finite become null."""
         models = [
             {
                 **dataclasses.asdict(m),
                 "verdict": m.verdict,
                 "reached": m.reached,
+                "runs": {
+                    start: [
+                        {
+                            "losses": [x if math.isfinite(x) else None for x in run.losses],
+                            "accuracy": run.accuracy,
+                        }
+                        for run in runs
+                    ]
+                    for start, runs in m.runs.items()
+                },
             }
             for m in self.models
         ]

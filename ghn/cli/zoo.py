@@ -84,6 +84,43 @@ def trace_family(
         raise typer.Exit(1)
 
 
+@app.command("sample")
+def sample_family(
+    family: Annotated[str, typer.Argument(help="vits or convnets.")],
+    count: Annotated[int, typer.Option(help="Number of networks.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the first; the others count up.")] = 0,
+    split: Annotated[str, typer.Option(help="train, val, test, wide or deep.")] = "train",
+    as_json: AsJson = False,
+) -> None:
+    """Show networks that a sampler draws.
+
+    Example: ghn zoo sample convnets --split wide --count 5
+    """
+    import torch
+
+    from ghn.zoo.registry import SAMPLERS, sample
+
+    networks: list[dict[str, Any]] = []
+    for number in range(seed, seed + count):
+        drawn = sample(family, number, split)
+        with torch.device("meta"):
+            model = SAMPLERS[family].build(drawn)
+        elements = sum(p.numel() for p in model.parameters())
+        networks.append({"seed": number, "parameters": elements, "settings": drawn.to_dict()})
+    if as_json:
+        print_json(networks)
+        return
+    rows = [
+        [
+            str(n["seed"]),
+            f"{n['parameters']:,}",
+            ", ".join(f"{k}={v}" for k, v in n["settings"].items()),
+        ]
+        for n in networks
+    ]
+    print_table(f"{family}, split {split}", [">seed", ">parameters", "settings"], rows)
+
+
 def _print_summary(family: str, summary: dict[str, Any], results: list[Traced]) -> None:
     title = (
         f"{family}: {summary['models']:,} models traced, {summary['failed']} failed, "

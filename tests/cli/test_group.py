@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ghn.cli import app
+from ghn.cli.group import Commands
+from ghn.errors import ConfigError
+
+
+def failing(error: BaseException) -> typer.Typer:
+    """A program with one command that raises."""
+    program = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
+
+    @program.callback()
+    def root() -> None: ...
+
+    @program.command()
+    def fail() -> None:
+        raise error
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ConfigError("rate must be [positive]"), 1, "Error: rate must be [positive]"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+    ],
+)
+def test_an_expected_error_is_a_message_and_a_status(error, status, message):
+    result = CliRunner().invoke(failing(error), ["fail"])
+
+    assert result.exit_code == status
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_error_in_our_own_code_is_not_hidden():
+    result = CliRunner().invoke(failing(ZeroDivisionError("bug")), ["fail"])
+
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_debugging_shows_the_error_itself(monkeypatch):
+    monkeypatch.setenv("GHN_DEBUG", "1")
+
+    result = CliRunner().invoke(failing(ConfigError("wrong")), ["fail"])
+
+    assert isinstance(result.exception, ConfigError)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict",
+        "graph",
+        "train",
+        "demo",
+        "env",
+        "zoo#list",
+        "zoo#trace",
+        "zoo#sample",
+        "bench#speed",
+    ],
+)
+def test_every_command_explains_itself_with_an_example(command):
+    result = CliRunner().invoke(app, [*command.split("#"), "--help"])
+
+    assert result.exit_code == 0
+    assert f"Example: ghn {command.replace('#', ' ')}" in result.stdout
+
+
+def test_zoo_sample_repeats_itself_and_counts_parameters():
+    def networks(*extra: str) -> list[dict]:
+        result = CliRunner().invoke(app, ["zoo", "sample", "vits", "--count", "3", *extra])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    first, again, other = networks("--json"), networks("--json"), networks("--json", "--seed", "9")
+
+    assert first == again != other
+    assert [n["seed"] for n in other] == [9, 10, 11]
+    assert all(n["parameters"] > 1000 for n in first)
+
+
+def test_an_unknown_model_is_one_line_on_stderr_of_a_real_process():
+    done = subprocess.run(
+        [sys.executable, "-m", "ghn.cli", "graph", "timm:resnet5o"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Did you mean 'resnet50'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_real_process_with_status_130_and_no_file(tmp_path):
+    out = tmp_path / "report.html"
+    command = [sys.executable, "-m", "ghn.cli", "demo", "--fast", "--steps", "100000"]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    time.sleep(6)  # imports are done and training has begun
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
