@@ -74,3 +74,19 @@ def small_decoders():
         "reshaped": LowRankDecoderConfig(**sizes, rank=6, rows=32, head="reshaped"),
         "tiled": TiledDecoderConfig(**sizes, block=8, map=5),
     }
+
+
+def emit(decoder, x, specs):
+    """Return one recipe for each spec, with conditions as the only batch axis."""
+    return {
+        key: dataclasses.replace(
+            recipe,
+            **{
+                field.name: getattr(recipe, field.name)[:, place]
+                for field in dataclasses.fields(recipe)
+                if field.name != "layout"
+            },
+        )
+        for keys, recipe in decoder(x, specs).items()
+        for place, key in enumerate(keys)
+    }

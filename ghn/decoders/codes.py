@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,7 +101,7 @@ class Codes(nn.Module):
 
 
 class CodeBook:
-    """The codes of one forward pass; each kind, size and order is computed once.
+    """The codes of one forward pass; each kind and size is computed once.
 
     Args:
         codes: Tables and networks.
@@ -111,32 +111,23 @@ class CodeBook:
         self.codes = codes
         self._known: dict[Hashable, Tensor] = {}
 
-    def rows(
-        self, spec: ParamSpec, count: int, order: Int64[Tensor, " K"] | None
-    ) -> Float[Tensor, "n r"]:
+    def rows(self, spec: ParamSpec, count: int) -> Float[Tensor, "n r"]:
         """Return the codes of the output channels of a parameter, or of its classes.
 
         Args:
             spec: The parameter.
             count: Number of rows that have codes of their own.
-            order: Which row of the channel table channel 0, 1, ... takes; None for 0, 1, ...
         """
         if not spec.sizes("oe"):
             return self.constant(count)
-        if spec.head:
-            return self._table("classes", count, None)
-        return self._table("out", count, order)
+        return self._table("classes" if spec.head else "out", count)
 
-    def cols(
-        self, spec: ParamSpec, count: int, order: Int64[Tensor, " K"] | None
-    ) -> Float[Tensor, "n r"]:
+    def cols(self, spec: ParamSpec, count: int) -> Float[Tensor, "n r"]:
         """Return the codes of a parameter's columns: channels, positions, vocabulary, or none.
 
         Args:
             spec: The parameter.
             count: Number of columns.
-            order: As for `rows`, and the same one, so that columns name the channels of the rows
-                of the layer before.
         """
         kinds = {axis for axis in spec.axes if axis in "itv"}
         if count == 1 or not kinds:
@@ -144,22 +135,18 @@ class CodeBook:
         if kinds == {"t"}:
             return self._positions(spec.sizes("t"), spec.role)
         if kinds == {"v"}:
-            return self._table("vocabulary", count, None)
-        if spec.stem:
-            return self._table("image", count, None)
-        return self._table("into", count, order)
+            return self._table("vocabulary", count)
+        return self._table("image" if spec.stem else "into", count)
 
     def constant(self, count: int) -> Float[Tensor, "n r"]:
-        """Return the code of a row or column that is alone, as those of vectors are."""
-        return self._table("constant", 1, None).expand(count, -1)
+        """Return the code of rows or columns that have no names, such as those of scalars."""
+        return self._table("constant", 1).expand(count, -1)
 
-    def _table(self, kind: str, count: int, order: Tensor | None) -> Tensor:
-        def ordered() -> Tensor:
-            table = self._once((kind,), lambda: _unit(getattr(self.codes, kind)))
-            return table if order is None else table[order]
-
-        whole = self._once((kind, id(order)), ordered)
-        return self._once((kind, id(order), count), lambda: lookup(whole, count))
+    def _table(self, kind: str, count: int) -> Tensor:
+        # Only what is used: most networks are narrow.
+        return self._once(
+            (kind, count), lambda: lookup(_unit(getattr(self.codes, kind)[:count]), count)
+        )
 
     def _positions(self, sizes: tuple[int, ...], role: str) -> Tensor:
         return self._once((sizes, role), lambda: self._make_positions(sizes, role))

@@ -6,16 +6,19 @@ a mix of s matrices emitted from the node, mixed by coefficients of the kernel e
 Source: ours. It shares with LoGAH (Zhou et al. 2024, arXiv 2405.16287) that weights are low-rank
 products; the codes make width a question of codes instead of a question of head size.
 
+Parameters with a single column have small weights of their own in place of a core.
+
 Shape letters used in this file:
-    B: conditions. P: sections of all parameters. p: sections of one group or parameter.
-    R, C, K: rows of a section, columns and kernel size of a parameter in matrix form.
+    B: conditions. P: sections of all parameters. p: sections of one group.
+    n: parameters of a stack. q: sections of each of them.
+    R, C, K: rows of a section, columns and kernel size in matrix form.
     r: rank. s: kernel basis. h: hidden size. m: numbers emitted for one element.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,13 +27,11 @@ from torch import Tensor, nn
 
 from ghn.decoders.codes import CodeBook, Codes
 from ghn.decoders.kernel_basis import KernelBasis
-from ghn.decoders.nodes import Member, gather, groups_of
+from ghn.decoders.nodes import Stack, gather, scatter, stacks_of
 from ghn.graphs import ParamSpec
 from ghn.kernels import Dense, LowRank, Recipe
 
 __all__ = ["FactorHead"]
-
-Order = Tensor | None
 
 
 class FactorHead(nn.Module):
@@ -49,82 +50,82 @@ class FactorHead(nn.Module):
         self.codes = Codes(rows, rank)
         self.kernel = KernelBasis(kernel_basis)
         scale = 1.0 / math.sqrt(hidden)
-        self.core = nn.Parameter(scale * torch.randn(kernel_basis, rank, rank, hidden))
-        self.shift = nn.Parameter(torch.zeros(kernel_basis, rank, rank))
+        self.core = nn.Parameter(scale * torch.randn(kernel_basis, rank * rank, hidden))
+        self.core_shift = nn.Parameter(torch.zeros(kernel_basis, rank * rank))
+        self.column = nn.Parameter(scale * torch.randn(kernel_basis, rank, hidden))
+        self.column_shift = nn.Parameter(torch.zeros(kernel_basis, rank))
 
     def forward(
-        self,
-        sections: Float[Tensor, "B P h"],
-        specs: Mapping[Any, ParamSpec],
-        order: Mapping[Any, Tensor] | None,
-    ) -> dict[Any, Recipe]:
-        """Return one recipe for each spec."""
+        self, sections: Float[Tensor, "B P h"], specs: Mapping[Any, ParamSpec]
+    ) -> dict[tuple[Any, ...], Recipe]:
+        """Return one recipe for each stack of parameters."""
         book = CodeBook(self.codes)
-        recipes: dict[Any, Recipe] = {}
-        for kernel, single_column, members in groups_of(specs):
-            x = gather(sections, members)
-            if single_column:
-                weight, shift = self._at_column(book.constant(1)[0])
-            else:
-                weight, shift = self.core.flatten(1, 2), self.shift.flatten(1)
-            emitted = self._emit(x, weight, shift, kernel).split([m.sections for m in members], 1)
-            for member, own in zip(members, emitted, strict=True):
-                own_order = None if order is None else order[member.key]
-                make = self._vector if single_column else self._product
-                recipes[member.key] = make(own, member, book, own_order)
-        return {key: recipes[key] for key in specs}
-
-    def _at_column(
-        self, code: Float[Tensor, " r"]
-    ) -> tuple[Float[Tensor, "s r h"], Float[Tensor, "s r"]]:
-        """Multiply cores with the code of a single column before they are emitted."""
-        return torch.einsum("sijh,j->sih", self.core, code), self.shift @ code
+        groups: dict[tuple[bool, bool], list[Stack]] = {}
+        for stack in stacks_of(specs):
+            kind = (stack.layout.cols == 1, stack.layout.kernel == 1)
+            groups.setdefault(kind, []).append(stack)
+        recipes: dict[tuple[Any, ...], Recipe] = {}
+        for (single_column, pointwise), stacks in groups.items():
+            make = self._vectors if single_column else self._products
+            weights = (
+                (self.column, self.column_shift) if single_column else (self.core, self.core_shift)
+            )
+            x = gather(sections, stacks)
+            for stack, emitted in zip(
+                stacks, self._emit(x, stacks, *weights, pointwise), strict=True
+            ):
+                recipes[stack.keys] = make(emitted, stack, book)
+        return recipes
 
     def _emit(
         self,
         x: Float[Tensor, "B p h"],
+        stacks: Sequence[Stack],
         weight: Float[Tensor, "s m h"],
         shift: Float[Tensor, "s m"],
-        kernel: tuple[int, ...],
-    ) -> Float[Tensor, "B p K m"]:
-        """Emit m numbers for each kernel element, mixing on whichever side has less to mix.
+        pointwise: bool,
+    ) -> list[Float[Tensor, "B n q K m"]]:
+        """Emit m numbers for each kernel element of each section.
 
-        They are divided by r, because an element of W sums r * r products. The division is not left
-        to the weights: an optimiser's steps, of one size for all weights, would be too large there.
+        Kernels of one element mix the weights, all others what the weights emit. The result is
+        divided by r, because an element of W sums r * r products. The division is not left to the
+        weights: an optimiser's steps, of one size for all weights, would be too large there.
         """
-        mix = self.kernel(kernel)
-        elements, basis = mix.shape
-        if elements < basis:
-            weight = (mix @ weight.flatten(1)).unflatten(1, weight.shape[1:])
-            shift = mix @ shift
-        emitted = nn.functional.linear(x, weight.flatten(0, 1), shift.flatten())
-        emitted = emitted.unflatten(-1, shift.shape) / self.rank
-        return emitted if elements < basis else mix @ emitted
+        if pointwise:
+            mix = self.kernel(())
+            mixed = (mix @ weight.flatten(1)).unflatten(1, weight.shape[1:])[0]
+            values = nn.functional.linear(x, mixed, (mix @ shift)[0]) / self.rank
+            return scatter(values.unsqueeze(2), stacks)
+        values = nn.functional.linear(x, weight.flatten(0, 1), shift.flatten()) / self.rank
+        bases = scatter(values.unflatten(-1, shift.shape), stacks)
+        kernels = {s.layout.kernel_shape: self.kernel(s.layout.kernel_shape) for s in stacks}
+        return [
+            kernels[s.layout.kernel_shape] @ basis for s, basis in zip(stacks, bases, strict=True)
+        ]
 
-    def _product(
-        self, emitted: Float[Tensor, "B p K rr"], member: Member, book: CodeBook, order: Order
+    def _products(
+        self, emitted: Float[Tensor, "B n q K rr"], stack: Stack, book: CodeBook
     ) -> Recipe:
         """Multiply cores with the codes of the shorter side; the other codes stay shared."""
-        layout, spec = member.layout, member.spec
+        layout = stack.layout
         cores = emitted.unflatten(-1, (self.rank, self.rank))
-        batch, sections = cores.shape[:2]
-        rows = book.rows(spec, layout.rows // sections, order)
-        cols = book.cols(spec, layout.cols, order)
+        batch, count, sections = cores.shape[:3]
+        rows = book.rows(stack.spec, layout.rows // sections)
+        cols = book.cols(stack.spec, layout.cols)
         if sections == 1 and layout.rows > layout.cols:
-            right = (cores[:, 0] @ cols.T).movedim(1, -1)  # B r C K
-            left = rows.expand(batch, -1, -1)
-            return LowRank(left, right.flatten(2), layout)
-        left = rows @ cores.transpose(2, 3).flatten(3)  # B p R (K r)
-        right = cols.T.expand(batch, -1, -1)
-        return LowRank(left.reshape(batch, layout.rows * layout.kernel, self.rank), right, layout)
+            right = (cores[:, :, 0] @ cols.T).movedim(2, -1)  # B n r C K
+            left = rows.expand(batch, count, -1, -1)
+            return LowRank(left, right.flatten(3), layout)
+        left = rows @ cores.transpose(3, 4).flatten(4)  # B n q R (K r)
+        right = cols.T.expand(batch, count, -1, -1)
+        left = left.reshape(batch, count, layout.rows * layout.kernel, self.rank)
+        return LowRank(left, right, layout)
 
-    def _vector(
-        self, emitted: Float[Tensor, "B p K r"], member: Member, book: CodeBook, order: Order
-    ) -> Recipe:
-        """Multiply what is left of a core at the single column with the row codes."""
-        layout = member.layout
-        batch, sections = emitted.shape[:2]
-        rows = book.rows(member.spec, layout.rows // sections, order)
-        values = rows @ emitted.transpose(2, 3)  # B p R K
-        matrix = values.reshape(batch, layout.rows, 1, layout.kernel)
+    def _vectors(self, emitted: Float[Tensor, "B n q K r"], stack: Stack, book: CodeBook) -> Recipe:
+        """Multiply with the row codes."""
+        layout = stack.layout
+        batch, count, sections = emitted.shape[:3]
+        rows = book.rows(stack.spec, layout.rows // sections)
+        values = rows @ emitted.transpose(3, 4)  # B n q R K
+        matrix = values.reshape(batch, count, layout.rows, 1, layout.kernel)
         return Dense(layout.to_storage(matrix), layout)

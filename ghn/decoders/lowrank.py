@@ -71,7 +71,6 @@ class LowRankDecoder(nn.Module):
     def __init__(self, config: LowRankDecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.table_rows = config.rows
         self.shared_codes = config.head == "factor"
         self.sections = SectionInput(config.dim, config.hidden)
         self.head: nn.Module
@@ -84,7 +83,6 @@ class LowRankDecoder(nn.Module):
         self,
         embeddings: Float[Tensor, "B N d"],
         specs: Mapping[Any, ParamSpec],
-        order: Mapping[Any, Tensor] | None = None,
-    ) -> dict[Any, Recipe]:
-        """Return one recipe for each spec; see `ghn.decoders.registry.Decoder`."""
-        return self.head(self.sections(embeddings, specs), specs, order)
+    ) -> dict[tuple[Any, ...], Recipe]:
+        """Return recipes of stacks of specs; see `ghn.decoders.registry.Decoder`."""
+        return self.head(self.sections(embeddings, specs), specs)

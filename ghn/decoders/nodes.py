@@ -5,13 +5,15 @@ in one tensor; each such section gets its own vector, and the sections share the
 
 Shape letters used in this file:
     B: conditions. N: nodes. d: embedding size. h: hidden size. P: sections of all parameters.
+    p: sections of some. n: parameters of a stack.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from ghn.graphs import ROLES, ParamSpec
 from ghn.kernels import Layout
 
-__all__ = ["Member", "SectionInput", "gather", "groups_of", "sections_of"]
+__all__ = ["SectionInput", "Stack", "gather", "scatter", "sections_of", "stacks_of"]
 
 FREQUENCIES = 5
 # Of the sine units: the scale of the first layer's weights, whose inputs have unit variance.
@@ -39,50 +41,53 @@ def sections_of(spec: ParamSpec) -> int:
     return count if count and rows % count == 0 else 1
 
 
-class Member(NamedTuple):
-    """A parameter and the place of its sections among those of all parameters.
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Parameters that differ in nothing but their nodes, and so are emitted together.
 
     Attributes:
-        key: The caller's name for it.
-        spec: The parameter.
-        layout: Its matrix form.
-        start: Its first section.
-        sections: Number of sections.
+        keys: The caller's names for them.
+        spec: The first of them.
+        layout: The matrix form of each.
+        sections: Number of sections of each.
+        index: Places of their sections among those of all parameters, one parameter after another.
     """
 
-    key: Any
+    keys: tuple[Any, ...]
     spec: ParamSpec
     layout: Layout
-    start: int
     sections: int
+    index: list[int]
 
 
-def groups_of(
-    specs: Mapping[Any, ParamSpec],
-) -> Iterator[tuple[tuple[int, ...], bool, list[Member]]]:
-    """Group parameters that can be emitted together.
-
-    Returns:
-        For each group: the kernel's sizes, whether the members have a single column (as vectors
-        and depthwise kernels have), and the members.
-    """
-    groups: dict[Hashable, list[Member]] = {}
+def stacks_of(specs: Mapping[Any, ParamSpec]) -> list[Stack]:
+    """Group parameters by shape, axes, role, sections, and by what reads or emits the model."""
+    members: dict[Hashable, list[tuple[Any, int]]] = {}
     start = 0
     for key, spec in specs.items():
-        layout, sections = Layout(spec.shape, spec.axes), sections_of(spec)
-        kind = (layout.kernel_shape, layout.cols == 1)
-        groups.setdefault(kind, []).append(Member(key, spec, layout, start, sections))
-        start += sections
-    for members in groups.values():
-        yield members[0].layout.kernel_shape, members[0].layout.cols == 1, members
+        kind = (spec.shape, spec.axes, spec.role, spec.sections, spec.stem, spec.head)
+        members.setdefault(kind, []).append((key, start))
+        start += sections_of(spec)
+    stacks = []
+    for group in members.values():
+        spec = specs[group[0][0]]
+        count = sections_of(spec)
+        index = [first + i for _, first in group for i in range(count)]
+        keys = tuple(key for key, _ in group)
+        stacks.append(Stack(keys, spec, Layout(spec.shape, spec.axes), count, index))
+    return stacks
 
 
-def gather(sections: Float[Tensor, "B P h"], members: list[Member]) -> Float[Tensor, "B p h"]:
-    """Return the vectors of the members' sections, in their order."""
-    index = [m.start + i for m in members for i in range(m.sections)]
-    if index == list(range(sections.shape[1])):
-        return sections
+def gather(sections: Float[Tensor, "B P h"], stacks: Sequence[Stack]) -> Float[Tensor, "B p h"]:
+    """Return the vectors of the stacks' sections, in their order."""
+    index = [i for stack in stacks for i in stack.index]
     return sections.index_select(1, torch.tensor(index, device=sections.device))
+
+
+def scatter(values: Float[Tensor, "B p *x"], stacks: Sequence[Stack]) -> list[Tensor]:
+    """Split what was emitted from gathered sections: for each stack [B, n, its sections, *x]."""
+    parts = values.split([len(stack.index) for stack in stacks], 1)
+    return [part.unflatten(1, (-1, s.sections)) for part, s in zip(parts, stacks, strict=True)]
 
 
 class SectionInput(nn.Module):

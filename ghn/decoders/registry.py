@@ -17,30 +17,28 @@ __all__ = ["DECODERS", "Decoder"]
 
 
 class Decoder(Protocol):
-    """From node embeddings to one recipe for each parameter.
+    """From node embeddings to recipes of all parameters.
 
     Attributes:
-        table_rows: Number of table rows that channels can take, which is the size of an order.
         shared_codes: Whether rows and columns of all parameters speak of the same channels.
     """
 
     Config: ClassVar[type[Config]]
-    table_rows: int
     shared_codes: bool
 
     def __call__(
         self,
         embeddings: Float[Tensor, "B N d"],
         specs: Mapping[Any, ParamSpec],
-        order: Mapping[Any, Tensor] | None = None,
-    ) -> dict[Any, Recipe]:
-        """Return a recipe for each spec, under its key.
+    ) -> dict[tuple[Any, ...], Recipe]:
+        """Return recipes; each has two batch axes, B conditions and n parameters, named by its key.
+
+        Parameters that differ in nothing but their nodes share one recipe, so that what follows
+        costs one call for all of them; see `ghn.decoders.nodes.stacks_of`.
 
         Args:
             embeddings: One vector for each node of all graphs, and each of B conditions.
             specs: Parameters to emit; `spec.node` indexes the nodes.
-            order: For each key, the order in which channels take the rows of a code table; the
-                table's own order if None.
         """
         ...
 

@@ -9,7 +9,7 @@ the width rule of `ghn.decoders.codes` instead of being refused, and sections of
 are emitted one by one.
 
 Shape letters used in this file:
-    B: conditions. P: sections of all parameters. p: sections of one parameter.
+    B: conditions. P: sections of all parameters. n: parameters of a stack. q: sections of each.
     K: maximal width. r: rank. h: hidden size. n: width asked for.
 """
 
@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ghn.decoders.codes import lookup
-from ghn.decoders.nodes import Member, groups_of
+from ghn.decoders.nodes import Stack, gather, scatter, stacks_of
 from ghn.graphs import ParamSpec
 from ghn.kernels import LowRank, Recipe
 
@@ -62,26 +62,27 @@ class ReshapedHead(nn.Module):
             self.widen.weight.mul_(rank**-0.25)
 
     def forward(
-        self,
-        sections: Float[Tensor, "B P h"],
-        specs: Mapping[Any, ParamSpec],
-        order: Mapping[Any, Tensor] | None,
-    ) -> dict[Any, Recipe]:
-        """Return one recipe for each spec."""
+        self, sections: Float[Tensor, "B P h"], specs: Mapping[Any, ParamSpec]
+    ) -> dict[tuple[Any, ...], Recipe]:
+        """Return one recipe for each stack of parameters."""
         cores = self.core(sections).unflatten(-1, (2 * self.rank, self.rank))
-        widened = self.widen(cores).flatten(2).unflatten(2, (2, self.rows, self.rank))
-        recipes = {m.key: self._crop(widened, m) for _, _, group in groups_of(specs) for m in group}
-        return {key: recipes[key] for key in specs}
+        widened = self.widen(cores)
+        stacks = stacks_of(specs)
+        split = scatter(gather(widened.flatten(2), stacks), stacks)
+        shape = (2, self.rows, self.rank)
+        return {
+            s.keys: self._crop(own.unflatten(3, shape), s)
+            for s, own in zip(stacks, split, strict=True)
+        }
 
-    def _crop(self, widened: Float[Tensor, "B P 2 K r"], member: Member) -> Recipe:
+    def _crop(self, factors: Float[Tensor, "B n q 2 K r"], stack: Stack) -> Recipe:
         """Crop to rows times the kernel's first axis, and columns times its other axes."""
-        layout = member.layout
-        factors = widened[:, member.start : member.start + member.sections]
-        batch, sections = factors.shape[:2]
+        layout = stack.layout
+        batch, count, sections = factors.shape[:3]
         fold = layout.kernel_shape[0] if layout.kernel_shape else 1
         rest = layout.kernel // max(fold, 1)
-        left = lookup(factors[:, :, 0], layout.rows // sections * fold)
+        left = lookup(factors[:, :, :, 0], layout.rows // sections * fold)
         # All sections read the first one's columns.
-        right = lookup(factors[:, 0, 1], layout.cols * rest)
-        left = left.reshape(batch, layout.rows * fold, self.rank)
-        return LowRank(left, right.transpose(1, 2), layout)
+        right = lookup(factors[:, :, 0, 1], layout.cols * rest)
+        left = left.reshape(batch, count, layout.rows * fold, self.rank)
+        return LowRank(left, right.transpose(2, 3), layout)

@@ -10,8 +10,9 @@ the sections of a fused projection one by one.
 
 Shape letters used in this file:
     B: conditions. N: nodes. d: embedding size. P: sections of all parameters. h: hidden size.
-    p: sections of one group or parameter. o, i: output and input channels of the block.
-    c: channels of the map. m: side of the map. K: kernel size.
+    p: sections of one group. n: parameters of a stack. q: sections of each of them.
+    o, i: output and input channels of the block. c: channels of the map.
+    m: side of the map. K: kernel size.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 
 from ghn.config import Config
 from ghn.decoders.codes import lookup
-from ghn.decoders.nodes import Member, SectionInput, gather, groups_of
+from ghn.decoders.nodes import SectionInput, Stack, gather, scatter, stacks_of
 from ghn.decoders.places import grid_of
 from ghn.decoders.registry import DECODERS
 from ghn.errors import ConfigError
@@ -80,7 +81,6 @@ class TiledDecoder(nn.Module):
     def __init__(self, config: TiledDecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.table_rows = config.block
         self.shared_codes = True
         channels = 2 * config.dim
         self.sections = SectionInput(config.dim, config.hidden)
@@ -97,30 +97,25 @@ class TiledDecoder(nn.Module):
         nn.init.normal_(self.place.weight, std=self.place.in_features**-0.5)
 
     def forward(
-        self,
-        embeddings: Float[Tensor, "B N d"],
-        specs: Mapping[Any, ParamSpec],
-        order: Mapping[Any, Tensor] | None = None,
-    ) -> dict[Any, Recipe]:
-        """Return one recipe for each spec; see `ghn.decoders.registry.Decoder`."""
+        self, embeddings: Float[Tensor, "B N d"], specs: Mapping[Any, ParamSpec]
+    ) -> dict[tuple[Any, ...], Recipe]:
+        """Return recipes of stacks of specs; see `ghn.decoders.registry.Decoder`."""
         sections = self.sections(embeddings, specs)
-        recipes: dict[Any, Recipe] = {}
-        for kernel, single_column, members in groups_of(specs):
-            others = []
-            for member in members:
-                if not _is_table_of_positions(member):
-                    others.append(member)
-                    continue
-                blocks = self._positions(gather(sections, [member]), member)
-                recipes[member.key] = self._recipe(blocks, member, order)
-            if not others:
-                continue
-            x = gather(sections, others)
+        groups: dict[tuple[tuple[int, ...], bool], list[Stack]] = {}
+        recipes: dict[tuple[Any, ...], Recipe] = {}
+        for stack in stacks_of(specs):
+            if _is_table_of_positions(stack):
+                blocks = self._positions(gather(sections, [stack]), stack)
+                recipes[stack.keys] = self._recipe(scatter(blocks, [stack])[0], stack)
+            else:
+                kind = (stack.layout.kernel_shape, stack.layout.cols == 1)
+                groups.setdefault(kind, []).append(stack)
+        for (kernel, single_column), stacks in groups.items():
+            x = gather(sections, stacks)
             blocks = self._vectors(x, kernel) if single_column else self._blocks(x, kernel)
-            split = blocks.split([m.sections for m in others], 1)
-            for member, own in zip(others, split, strict=True):
-                recipes[member.key] = self._recipe(own, member, order)
-        return {key: recipes[key] for key in specs}
+            for stack, own in zip(stacks, scatter(blocks, stacks), strict=True):
+                recipes[stack.keys] = self._recipe(own, stack)
+        return recipes
 
     def _blocks(
         self, x: Float[Tensor, "B p h"], kernel: tuple[int, ...]
@@ -136,8 +131,8 @@ class TiledDecoder(nn.Module):
             return self._blocks(x, kernel)[..., :1, :]
         return self.vector(x)[..., None, None]
 
-    def _positions(self, x: Float[Tensor, "B p h"], member: Member) -> Float[Tensor, "B p o t 1"]:
-        tokens, grid = grid_of(member.spec.sizes("t"), member.spec.role)
+    def _positions(self, x: Float[Tensor, "B p h"], stack: Stack) -> Float[Tensor, "B p o t 1"]:
+        tokens, grid = grid_of(stack.spec.sizes("t"), stack.spec.role)
         grid = (math.prod(grid[:-1]), grid[-1])
         maps = self.map(x).unflatten(-1, (-1, self.config.map, self.config.map))
         stretched = F.interpolate(
@@ -173,26 +168,19 @@ class TiledDecoder(nn.Module):
         maps = maps.flatten(3).transpose(2, 3)
         return maps.repeat(1, 1, math.prod(kernel[:-2]), 1)
 
-    def _recipe(
-        self, blocks: Float[Tensor, "B p o i K"], member: Member, order: Mapping[Any, Tensor] | None
-    ) -> Recipe:
+    def _recipe(self, blocks: Float[Tensor, "B n q o i K"], stack: Stack) -> Recipe:
         """Put the sections' blocks below one another; a single block tiles by itself."""
-        spec, layout = member.spec, member.layout
-        own = None if order is None else order[member.key]
+        spec, layout = stack.spec, stack.layout
         if spec.head and spec.sizes("o"):
-            classes = lookup(self.classes, layout.rows // member.sections)
-            blocks = torch.einsum("co,bpoik->bpcik", classes, blocks)
-        elif own is not None:
-            blocks = blocks.index_select(2, own)
-        if own is not None and spec.sizes("i") and not spec.stem and blocks.shape[3] > 1:
-            blocks = blocks.index_select(3, own)
-        if member.sections == 1:
-            return Tiled(blocks[:, 0], layout)
-        share = layout.rows // member.sections
-        repeats = -(-share // blocks.shape[2])
-        stacked = blocks.repeat(1, 1, repeats, 1, 1)[:, :, :share]
-        return Tiled(stacked.flatten(1, 2), layout)
+            classes = lookup(self.classes, layout.rows // stack.sections)
+            blocks = torch.einsum("co,bnqoik->bnqcik", classes, blocks)
+        if stack.sections == 1:
+            return Tiled(blocks[:, :, 0], layout)
+        share = layout.rows // stack.sections
+        repeats = -(-share // blocks.shape[3])
+        stacked = blocks.repeat(1, 1, 1, repeats, 1, 1)[:, :, :, :share]
+        return Tiled(stacked.flatten(2, 3), layout)
 
 
-def _is_table_of_positions(member: Member) -> bool:
-    return member.layout.cols > 1 and {a for a in member.spec.axes if a in "itvk"} == {"t"}
+def _is_table_of_positions(stack: Stack) -> bool:
+    return stack.layout.cols > 1 and {a for a in stack.spec.axes if a in "itvk"} == {"t"}

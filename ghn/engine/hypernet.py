@@ -7,10 +7,9 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, overload
 
-import torch
 from torch import Tensor, nn
 
 from ghn.config import Config
@@ -23,9 +22,11 @@ from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, ParamSpec
 from ghn.graphs.batch import GraphBatch
 from ghn.graphs.ops import OPERATORS
-from ghn.kernels import Recipe, expand
+from ghn.kernels import Recipe, entry, expand
 
 __all__ = ["GHN", "GHNConfig"]
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,76 +93,52 @@ class GHN(HubCheckpoint, nn.Module):
         graphs: Sequence[ParamGraph],
         *,
         select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
-        generator: torch.Generator | None = None,
     ) -> list[dict[str, Recipe]]:
         """Return one recipe for each parameter of each graph, with its final magnitude.
 
         Args:
             graphs: Any number of graphs; encoded and decoded together.
             select: Which parameters to emit; all if None.
-            generator: Draws, for each graph, which rows of the channel tables its channels take.
-                Training passes one, so that every row is trained; None takes the first rows.
         """
-        if not graphs:
-            return []
-        device = next(self.parameters()).device
-        batch = GraphBatch.from_graphs(graphs, device=device)
-        embeddings = self.encoder(batch)[None]
-        specs, order = self._gather(graphs, batch.sizes, select, generator, device)
-        result: list[dict[str, Recipe]] = [{} for _ in graphs]
-        if not specs:
-            return result
-        emitted = self.decoder(embeddings, specs, order)
-        # One condition, so far: from here on recipes have no batch axis.
-        single = {key: _batch_entry(recipe, 0) for key, recipe in emitted.items()}
-        rules = {(i, name): magnitude_rules(graphs[i])[name] for i, name in single}
-        sized = apply_magnitude(
-            single, rules, self.config.spread, shared_codes=self.decoder.shared_codes
-        )
-        for (index, name), recipe in sized.items():
-            result[index][name] = recipe
-        return result
+        found = {
+            key: entry(stack, place)
+            for keys, stack in self._stacks(graphs, select).items()
+            for place, key in enumerate(keys)
+        }
+        return _by_graph(graphs, found)
 
-    def _gather(
+    def _stacks(
         self,
         graphs: Sequence[ParamGraph],
-        sizes: Sequence[int],
-        select: Callable[[ParamGraph, ParamSpec], bool] | None,
-        generator: torch.Generator | None,
-        device: torch.device,
-    ) -> tuple[dict[Any, ParamSpec], dict[Any, Tensor] | None]:
-        """Key all specs by (graph, name), with nodes counted over the whole batch."""
+        select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
+    ) -> dict[tuple[tuple[int, str], ...], Recipe]:
+        """Return recipes of parameters that are alike, by (graph, name); one batch axis."""
         specs: dict[Any, ParamSpec] = {}
-        order: dict[Any, Tensor] = {}
         offset = 0
         for index, graph in enumerate(graphs):
-            rows = None
-            if generator is not None:
-                size = self.decoder.table_rows
-                rows = torch.randperm(size, generator=generator, device=generator.device).to(device)
             for name, spec in graph.specs.items():
                 if spec.numel and (select is None or select(graph, spec)):
                     specs[index, name] = dataclasses.replace(spec, node=spec.node + offset)
-                    if rows is not None:
-                        order[index, name] = rows
-            offset += sizes[index]
-        return specs, order or None
+            offset += len(graph.nodes)
+        if not specs:
+            return {}
+        batch = GraphBatch.from_graphs(graphs, device=next(self.parameters()).device)
+        emitted = self.decoder(self.encoder(batch)[None], specs)
+        # One condition, so far: from here on the only batch axis counts parameters.
+        stacks = {keys: entry(recipe, 0) for keys, recipe in emitted.items()}
+        rules = {keys: [magnitude_rules(graphs[i])[name] for i, name in keys] for keys in stacks}
+        return apply_magnitude(
+            stacks, rules, self.config.spread, shared_codes=self.decoder.shared_codes
+        )
 
     @overload
-    def forward(
-        self, graphs: ParamGraph, *, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]: ...
+    def forward(self, graphs: ParamGraph) -> dict[str, Tensor]: ...
 
     @overload
-    def forward(
-        self, graphs: Sequence[ParamGraph], *, generator: torch.Generator | None = None
-    ) -> list[dict[str, Tensor]]: ...
+    def forward(self, graphs: Sequence[ParamGraph]) -> list[dict[str, Tensor]]: ...
 
     def forward(
-        self,
-        graphs: ParamGraph | Sequence[ParamGraph],
-        *,
-        generator: torch.Generator | None = None,
+        self, graphs: ParamGraph | Sequence[ParamGraph]
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Return the parameters of a graph, or of each of several, by name.
 
@@ -170,29 +147,30 @@ class GHN(HubCheckpoint, nn.Module):
 
         Args:
             graphs: One graph or a sequence of them.
-            generator: See `recipes`.
         """
         many = [graphs] if isinstance(graphs, ParamGraph) else list(graphs)
-        tensors = [
-            {name: expand(recipe) for name, recipe in recipes.items()}
-            for recipes in self.recipes(many, generator=generator)
-        ]
+        found = {
+            key: tensor
+            for keys, stack in self._stacks(many).items()
+            for key, tensor in zip(keys, expand(stack).unbind(), strict=True)
+        }
+        tensors = _by_graph(many, found)
         return tensors[0] if isinstance(graphs, ParamGraph) else tensors
 
 
-def _batch_entry(recipe: Recipe, index: int) -> Recipe:
-    """Return the recipe of one condition of a batch."""
-    tensors: dict[str, Any] = {
-        field.name: value[index]
-        for field in dataclasses.fields(recipe)
-        if isinstance(value := getattr(recipe, field.name), Tensor)
-    }
-    return dataclasses.replace(recipe, **tensors)
+def _by_graph(
+    graphs: Sequence[ParamGraph], found: Mapping[tuple[int, str], T]
+) -> list[dict[str, T]]:
+    """Sort what was found under (graph, name) into a dict for each graph, in the graph's order."""
+    return [
+        {name: found[index, name] for name in graph.specs if (index, name) in found}
+        for index, graph in enumerate(graphs)
+    ]
 
 
 def _name_of(registry: Any, config: Config) -> str:
-    for name, entry in registry.items():
-        if entry.Config is type(config):
+    for name, known in registry.items():
+        if known.Config is type(config):
             return name
     raise ConfigError(f"no {registry.kind} is configured by {type(config).__name__}")
 

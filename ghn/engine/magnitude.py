@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -117,37 +117,35 @@ def _rule(spec: ParamSpec, beta: float, direction: ParamSpec | None) -> Rule:
 
 def apply_magnitude(
     recipes: Mapping[K, Recipe],
-    rules: Mapping[K, Rule],
+    rules: Mapping[K, Sequence[Rule]],
     spread: float = 2.0,
     shared_codes: bool = False,
 ) -> dict[K, Recipe]:
     """Return recipes with the magnitudes that their rules ask for; differentiable.
 
     Args:
-        recipes: What a decoder made. All have the same batch axes.
-        rules: A rule for each recipe.
+        recipes: What a decoder made, each with one batch axis, whose entries are parameters.
+        rules: A rule for each entry of each recipe, all of one kind.
         spread: Largest factor by which the decoder may deviate from the rule; above 1.
         shared_codes: Whether rows and columns of all parameters speak of the same channels.
     """
     result: dict[K, Recipe] = dict(recipes)
-    sized = [k for k, r in recipes.items() if rules[k].kind == "sized" and _numel(r)]
+    sized = [k for k in recipes if rules[k][0].kind == "sized" and _numel(recipes[k])]
     if sized:
-        squares = torch.stack([mean_square(recipes[k]) for k in sized], -1)
-        factors = _factors(squares, [rules[k] for k in sized], spread)
+        squares = torch.cat([mean_square(recipes[k]) for k in sized])
+        factors = _factors(squares, [rule for k in sized for rule in rules[k]], spread)
         if shared_codes:
-            excess = [_excess(recipes[k]) if rules[k].reads_channels else 1.0 for k in sized]
+            excess = [_excess(recipes[k], rule) for k in sized for rule in rules[k]]
             factors = factors / squares.new_tensor(excess).sqrt()
-        for key, factor in zip(sized, factors.unbind(-1), strict=True):
+        for key, factor in zip(sized, factors.split([len(rules[k]) for k in sized]), strict=True):
             result[key] = scaled(recipes[key], factor)
     for key, recipe in recipes.items():
-        if rules[key].kind != "sized":
+        if rules[key][0].kind != "sized":
             result[key] = Dense(_squash(expand(recipe), rules[key]), recipe.layout)
     return result
 
 
-def _factors(
-    squares: Float[Tensor, "*b P"], rules: list[Rule], spread: float
-) -> Float[Tensor, "*b P"]:
+def _factors(squares: Float[Tensor, " P"], rules: list[Rule], spread: float) -> Float[Tensor, " P"]:
     """Return what turns raw values into values of the size that each rule asks for."""
     size, say = squares.new_tensor([(r.size, r.say * math.log(spread)) for r in rules]).T
     # A tensor of zeros stays one; the floor only keeps its logarithm finite.
@@ -155,14 +153,18 @@ def _factors(
     return size * torch.exp(say * torch.tanh(log_raw / say) - log_raw)
 
 
-def _squash(values: Tensor, rule: Rule) -> Tensor:
-    if rule.kind == "factor":
-        return 2.0 * rule.size * torch.sigmoid(values / 2.0)
-    return rule.size * torch.tanh(values / 5.0)
+def _squash(values: Float[Tensor, "n ..."], rules: Sequence[Rule]) -> Float[Tensor, "n ..."]:
+    size = values.new_tensor([rule.size for rule in rules])
+    size = size.reshape(-1, *[1] * (values.ndim - 1))
+    if rules[0].kind == "factor":
+        return 2.0 * size * torch.sigmoid(values / 2.0)
+    return size * torch.tanh(values / 5.0)
 
 
-def _excess(recipe: Recipe) -> float:
+def _excess(recipe: Recipe, rule: Rule) -> float:
     """Return how much variance channels that share codes add beyond that of independent ones."""
+    if not rule.reads_channels:
+        return 1.0
     if isinstance(recipe, Tiled):
         return max(recipe.layout.cols / recipe.block.shape[-2], 1.0)
     if isinstance(recipe, LowRank):

@@ -1,6 +1,6 @@
 """Recipe types and what expands them."""
 
-from ghn.kernels.expand import bound, expand, expand_out, is_finite, mean_square, scaled
+from ghn.kernels.expand import bound, entry, expand, expand_out, is_finite, mean_square, scaled
 from ghn.kernels.recipes import Dense, Layout, LowRank, Recipe, Tiled
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Recipe",
     "Tiled",
     "bound",
+    "entry",
     "expand",
     "expand_out",
     "is_finite",

@@ -9,6 +9,7 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ghn.kernels.recipes import Dense, LowRank, Recipe, Tiled
 
-__all__ = ["bound", "expand", "expand_out", "is_finite", "mean_square", "scaled"]
+__all__ = ["bound", "entry", "expand", "expand_out", "is_finite", "mean_square", "scaled"]
 
 
 def expand(recipe: Recipe) -> Float[Tensor, "*b ..."]:
@@ -81,6 +82,16 @@ def scaled(recipe: Recipe, factor: Float[Tensor, "*b"] | float) -> Recipe:
     if isinstance(factor, Tensor):
         factor = factor.reshape(*factor.shape, *[1] * (tensor.ndim - factor.ndim))
     return dataclasses.replace(recipe, **{name: tensor * factor})
+
+
+def entry(recipe: Recipe, index: int) -> Recipe:
+    """Return the recipe of one entry of the first batch axis."""
+    tensors: dict[str, Any] = {
+        field.name: value[index]
+        for field in dataclasses.fields(recipe)
+        if isinstance(value := getattr(recipe, field.name), Tensor)
+    }
+    return dataclasses.replace(recipe, **tensors)
 
 
 def bound(recipe: Recipe) -> Float[Tensor, ""]:

@@ -22,7 +22,7 @@ from ghn.zoo.registry import SAMPLERS, Sampler, Split, between, choose
 
 __all__ = ["ConvNet", "ConvNetConfig", "sample_convnet"]
 
-MAX_COST = 10_000_000
+MAX_COST = 6_000_000
 KINDS = ("plain", "residual", "bottleneck", "depthwise", "inverted")
 NORMS = ("batch", "group", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -248,7 +248,7 @@ def sample_convnet(generator: torch.Generator, split: Split) -> ConvNetConfig:
             expansion=choose(generator, [2.0, 3.0, 4.0]),
             down=choose(generator, ["stride", "max", "avg"], [0.6, 0.25, 0.15]),
         )
-        cap = MAX_COST if split in ("train", "val", "test") else 8 * MAX_COST
+        cap = MAX_COST if split in ("train", "val", "test") else 14 * MAX_COST
         if config.cost <= cap and _fits(config, split):
             return config
 

@@ -53,7 +53,7 @@ def test_sign_patterns_are_the_same_on_every_machine():
     ],
 )
 def test_row_codes_have_unit_root_mean_square(parameter, count):
-    codes = book().rows(parameter, count, None)
+    codes = book().rows(parameter, count)
 
     torch.testing.assert_close(codes.square().mean(1), torch.ones(count), rtol=0, atol=1e-3)
 
@@ -70,21 +70,7 @@ def test_row_codes_have_unit_root_mean_square(parameter, count):
     ],
 )
 def test_column_codes_have_unit_root_mean_square_and_differ(parameter, count):
-    codes = book().cols(parameter, count, None)
+    codes = book().cols(parameter, count)
 
     torch.testing.assert_close(codes.square().mean(1), torch.ones(count), rtol=0, atol=1e-3)
     assert len(codes.unique(dim=0)) == count
-
-
-def test_an_order_moves_channels_and_nothing_else():
-    codes = book()
-    order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
-    inner, head = spec((16, 16), "oi"), spec((16, 16), "oi", head=True)
-    stem, text = spec((16, 3), "oi", stem=True), spec((16, 4), "vo", "table")
-    positions = spec((1, 9, 4), "1to", "position")
-
-    assert torch.equal(codes.rows(inner, 16, order), codes.rows(inner, 16, None)[order])
-    assert torch.equal(codes.cols(inner, 16, order), codes.cols(inner, 16, None)[order])
-    assert torch.equal(codes.rows(head, 16, order), codes.rows(head, 16, None))
-    for fixed, count in ((stem, 3), (text, 16), (positions, 9)):
-        assert torch.equal(codes.cols(fixed, count, order), codes.cols(fixed, count, None))

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from decoder_helpers import NODES, SPECS, embeddings, shifted, small_decoders
+from decoder_helpers import NODES, SPECS, embeddings, emit, shifted, small_decoders
 
 from ghn.decoders import DECODERS
 from ghn.errors import ConfigError
@@ -25,9 +25,9 @@ def test_every_registered_decoder_is_under_test():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_kind_of_parameter_comes_out_in_its_stored_shape(name):
-    recipes = build(name)(embeddings(batch=2), SPECS)
+    recipes = emit(build(name), embeddings(batch=2), SPECS)
 
-    assert list(recipes) == list(SPECS)
+    assert set(recipes) == set(SPECS)
     for key, spec in SPECS.items():
         values = expand(recipes[key])
         assert values.shape == (2, *spec.shape), key
@@ -35,23 +35,18 @@ def test_every_kind_of_parameter_comes_out_in_its_stored_shape(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("ordered", [False, True])
-def test_each_graph_of_a_batch_is_decoded_as_if_alone(name, ordered):
+def test_each_graph_of_a_batch_is_decoded_as_if_alone(name):
     decoder = build(name)
     first, second = embeddings(seed=1), embeddings(seed=2)
     together = {
         **{(0, k): s for k, s in SPECS.items()},
         **{(1, k): s for k, s in shifted(SPECS, NODES).items()},
     }
-    draws = torch.Generator().manual_seed(0)
-    orders = [torch.randperm(decoder.table_rows, generator=draws) for _ in range(2)]
-    order = {key: orders[key[0]] for key in together} if ordered else None
 
-    both = decoder(torch.cat([first, second], 1), together, order)
+    both = emit(decoder, torch.cat([first, second], 1), together)
 
     for index, x in enumerate((first, second)):
-        own = dict.fromkeys(SPECS, orders[index]) if ordered else None
-        alone = decoder(x, SPECS, own)
+        alone = emit(decoder, x, SPECS)
         for key in SPECS:
             torch.testing.assert_close(expand(both[index, key]), expand(alone[key]), msg=key)
 
@@ -61,9 +56,9 @@ def test_each_condition_of_a_batch_is_decoded_as_if_alone(name):
     decoder = build(name)
     x = embeddings(batch=3)
 
-    batch = decoder(x, SPECS)
+    batch = emit(decoder, x, SPECS)
 
-    alone = decoder(x[1:2], SPECS)
+    alone = emit(decoder, x[1:2], SPECS)
     for key in SPECS:
         torch.testing.assert_close(expand(batch[key])[1:2], expand(alone[key]), msg=key)
 
@@ -73,7 +68,7 @@ def test_every_parameter_of_the_decoder_and_the_embeddings_receive_gradients(nam
     decoder = build(name)
     x = embeddings().requires_grad_()
 
-    recipes = decoder(x, SPECS)
+    recipes = emit(decoder, x, SPECS)
     generator = torch.Generator().manual_seed(0)
     loss = sum(
         (expand(r) * torch.randn(r.layout.shape, generator=generator)).sum()
@@ -92,7 +87,7 @@ def test_raw_values_start_with_a_root_mean_square_near_one(name):
     raw = [
         mean_square(r).sqrt().item()
         for seed in range(4)
-        for k, r in build(name, seed)(embeddings(seed=seed), SPECS).items()
+        for k, r in emit(build(name, seed), embeddings(seed=seed), SPECS).items()
         if k in sizes
     ]
 
@@ -111,7 +106,7 @@ def test_nodes_roles_and_sections_tell_parameters_apart(name):
         "fused": dataclasses.replace(base, sections=2),
     }
 
-    values = {k: expand(r)[0] for k, r in decoder(embeddings(), variants).items()}
+    values = {k: expand(r)[0] for k, r in emit(decoder, embeddings(), variants).items()}
 
     assert (values["base"] - values["node"]).abs().max() > 0.1
     assert (values["base"] - values["role"]).abs().max() > 0.1
@@ -123,7 +118,7 @@ def test_nodes_roles_and_sections_tell_parameters_apart(name):
 def test_the_same_call_gives_the_same_bits(name):
     decoder = build(name)
 
-    first, second = decoder(embeddings(), SPECS), decoder(embeddings(), SPECS)
+    first, second = emit(decoder, embeddings(), SPECS), emit(decoder, embeddings(), SPECS)
 
     assert all(torch.equal(expand(first[k]), expand(second[k])) for k in SPECS)
 
@@ -132,7 +127,7 @@ def test_the_same_call_gives_the_same_bits(name):
 def test_rows_of_a_class_head_differ_beyond_any_table(name):
     many = dataclasses.replace(FILLED["head"], shape=(200, 16))
 
-    rows = expand(build(name)(embeddings(), {"head": many})["head"])[0]
+    rows = expand(emit(build(name), embeddings(), {"head": many})["head"])[0]
 
     assert len(rows.unique(dim=0)) == 200
 

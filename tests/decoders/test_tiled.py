@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from decoder_helpers import SPECS, embeddings, small_decoders, spec
+from decoder_helpers import SPECS, embeddings, emit, small_decoders, spec
 
 from ghn.decoders import TiledDecoder, TiledDecoderConfig
 from ghn.errors import ConfigError
@@ -14,36 +14,36 @@ def decoder(seed=0):
     return TiledDecoder(small_decoders()["tiled"])
 
 
-def emit(parameter):
-    return expand(decoder()(embeddings(), {"p": parameter})["p"])[0]
+def emitted(parameter):
+    return expand(emit(decoder(), embeddings(), {"p": parameter})["p"])[0]
 
 
 def test_wide_weights_repeat_the_block():
-    values = emit(spec((20, 19), "oi"))
+    values = emitted(spec((20, 19), "oi"))
 
     torch.testing.assert_close(values[8:16], values[:8])
     torch.testing.assert_close(values[:, 8:16], values[:, :8])
 
 
 def test_small_kernels_are_the_centre_of_large_ones():
-    large = emit(spec((4, 3, 5, 5), "oikk"))
+    large = emitted(spec((4, 3, 5, 5), "oikk"))
 
-    torch.testing.assert_close(emit(spec((4, 3, 3, 3), "oikk")), large[..., 1:4, 1:4])
-    torch.testing.assert_close(emit(spec((4, 3), "oi")), large[..., 2, 2])
+    torch.testing.assert_close(emitted(spec((4, 3, 3, 3), "oikk")), large[..., 1:4, 1:4])
+    torch.testing.assert_close(emitted(spec((4, 3), "oi")), large[..., 2, 2])
 
 
 def test_kernels_beyond_the_map_are_stretched():
-    values = emit(spec((4, 3, 9, 9), "oikk"))
+    values = emitted(spec((4, 3, 9, 9), "oikk"))
 
-    whole = emit(spec((4, 3, 5, 5), "oikk"))
+    whole = emitted(spec((4, 3, 5, 5), "oikk"))
     # The corners and the centre of a stretched map are those of the map.
     torch.testing.assert_close(values[..., ::8, ::8], whole[..., ::4, ::4])
     torch.testing.assert_close(values[..., 4, 4], whole[..., 2, 2])
 
 
 def test_positions_are_a_stretched_map_with_the_tokens_apart():
-    small = emit(spec((1, 26, 6), "1to", "position"))[0]
-    large = emit(spec((1, 82, 6), "1to", "position"))[0]
+    small = emitted(spec((1, 26, 6), "1to", "position"))[0]
+    large = emitted(spec((1, 82, 6), "1to", "position"))[0]
 
     corners = (1, 5, 21, 25), (1, 9, 73, 81)
     torch.testing.assert_close(small[list(corners[0])], large[list(corners[1])])
@@ -51,7 +51,7 @@ def test_positions_are_a_stretched_map_with_the_tokens_apart():
 
 
 def test_classes_differ_although_blocks_repeat():
-    values = emit(dataclasses.replace(SPECS["head"], shape=(100, 16)))
+    values = emitted(dataclasses.replace(SPECS["head"], shape=(100, 16)))
 
     assert len(values.unique(dim=0)) == 100
     torch.testing.assert_close(values[:, 8:], values[:, :8])

@@ -129,7 +129,7 @@ def test_recipes_expand_to_what_the_call_returns_and_carry_no_batch_axis():
 
     for name, tensor in tensors.items():
         assert recipes[name].layout.shape == graph.specs[name].shape
-        assert torch.equal(expand(recipes[name]), tensor)
+        torch.testing.assert_close(expand(recipes[name]), tensor)
 
 
 def test_selected_parameters_are_the_same_as_among_all():
@@ -150,33 +150,11 @@ def test_nothing_selected_and_no_graphs_give_nothing():
     assert ghn.recipes([]) == []
 
 
-def test_a_generator_draws_channels_and_the_same_seed_draws_the_same():
-    ghn, graph = build(), graph_of("convnet")
-
-    with torch.no_grad():
-        plain = ghn(graph)
-        draws = [ghn(graph, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
-
-    assert all(torch.equal(draws[0][n], draws[1][n]) for n in plain)
-    for other in (plain, draws[2]):
-        assert not torch.equal(draws[0]["3.weight"], other["3.weight"])
-    # Classes and image channels are not renamed, so the head's bias has no order.
-    assert torch.equal(plain["8.bias"], draws[0]["8.bias"])
-
-
-def test_a_batch_draws_other_channels_for_each_of_its_graphs():
-    graph = graph_of("convnet")
-
-    first, second = build()([graph, graph], generator=torch.Generator().manual_seed(0))
-
-    assert not torch.equal(first["3.weight"], second["3.weight"])
-
-
 def test_the_global_random_state_is_not_used():
     ghn, graph = build(), graph_of("convnet")
     state = torch.get_rng_state()
 
-    ghn(graph, generator=torch.Generator().manual_seed(0))
+    ghn(graph)
 
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -10,7 +10,7 @@ from torch import nn
 from ghn.engine import GHN
 from ghn.engine.magnitude import Rule, apply_magnitude, magnitude_rules
 from ghn.graphs import Node, ParamGraph, ParamSpec, trace
-from ghn.kernels import Dense, Layout, LowRank, Tiled, expand, mean_square
+from ghn.kernels import Dense, Layout, LowRank, Tiled, entry, expand, mean_square
 
 
 def low_rank(shape, axes, size=1.0, seed=0, rank=5):
@@ -30,8 +30,25 @@ def graph_with(role, axes, shape, after=(), op="conv", **facts):
     return ParamGraph(nodes, edges, {"p": ParamSpec("p", shape, "float32", 1, role, axes, **facts)})
 
 
+def applied(recipes, rules, **settings):
+    """Give single recipes the batch axis that stacks have, and take it away again."""
+    stacks = {
+        name: dataclasses.replace(
+            recipe,
+            **{
+                field.name: getattr(recipe, field.name)[None]
+                for field in dataclasses.fields(recipe)
+                if field.name != "layout"
+            },
+        )
+        for name, recipe in recipes.items()
+    }
+    sized = apply_magnitude(stacks, {name: [rules[name]] for name in stacks}, **settings)
+    return {name: entry(stack, 0) for name, stack in sized.items()}
+
+
 def magnitude_of(graph, recipe, **settings):
-    return apply_magnitude({"p": recipe}, magnitude_rules(graph), **settings)["p"]
+    return applied({"p": recipe}, magnitude_rules(graph), **settings)["p"]
 
 
 def say(raw, spread=2.0):
@@ -129,8 +146,8 @@ def test_weight_norm_with_emitted_parts_has_the_size_of_a_plain_weight():
         parts["direction"]: low_rank(layouts["direction"].shape, layouts["direction"].axes),
     }
 
-    v = expand(apply_magnitude(raw, rules)[parts["direction"]])
-    g = expand(apply_magnitude(raw, rules)[parts["magnitude"]])
+    v = expand(applied(raw, rules)[parts["direction"]])
+    g = expand(applied(raw, rules)[parts["magnitude"]])
 
     weight = g * v / v.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
     assert weight.square().mean().item() == pytest.approx(2.0 / 72, rel=1e-4)
@@ -197,14 +214,15 @@ def test_tensors_of_zeros_stay_zero_with_finite_gradients():
     assert left.grad.isfinite().all()
 
 
-def test_size_is_set_for_each_condition_of_a_batch():
+def test_size_is_set_for_each_entry_of_a_stack():
     graph = graph_with("weight", "oi", (6, 5), fan_in=5)
     one, two = low_rank((6, 5), "oi", seed=1), low_rank((6, 5), "oi", 9.0, seed=2)
     both = LowRank(
         torch.stack([one.left, two.left]), torch.stack([one.right, two.right]), one.layout
     )
+    rules = magnitude_rules(graph)["p"]
 
-    values = expand(magnitude_of(graph, both))
+    values = expand(apply_magnitude({"p": both}, {"p": [rules, rules]})["p"])
 
     torch.testing.assert_close(values[0], expand(magnitude_of(graph, one)))
     torch.testing.assert_close(values[1], expand(magnitude_of(graph, two)))
