@@ -1,0 +1,108 @@
+"""Many recipes as a flat list of tensors and one string, which is what an operator can take.
+
+The string names the kind and the layout of each recipe in turn, such as `"L 64,3,7,7 oikk"`; the
+list holds left and right of a low-rank recipe, the block of a tiled one.
+
+Shape letters used in this file:
+    *b: batch axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ghn.errors import ShapeError
+from ghn.kernels.recipes import Layout, LowRank, Tiled
+
+__all__ = ["Item", "decode", "encode", "of_items"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """What a plan says of one recipe.
+
+    Attributes:
+        low_rank: A `LowRank` recipe of two tensors, else a `Tiled` one of one.
+        layout: The recipe's layout.
+    """
+
+    low_rank: bool
+    layout: Layout
+
+    def recipe(self, tensors: Sequence[Tensor]) -> LowRank | Tiled:
+        """Put the recipe together again."""
+        if self.low_rank:
+            return LowRank(tensors[0], tensors[1], self.layout)
+        return Tiled(tensors[0], self.layout)
+
+    def lead(self, tensors: Sequence[Tensor]) -> tuple[int, ...]:
+        """Return the sizes of the batch axes."""
+        return tuple(tensors[0].shape[: -2 if self.low_rank else -3])
+
+
+def encode(recipes: Sequence[LowRank | Tiled]) -> tuple[list[Tensor], str]:
+    """Return the tensors of all recipes, and the plan that says what they are.
+
+    Left and right get one type and the same batch axes; both are views wherever possible.
+    """
+    tensors: list[Tensor] = []
+    words = []
+    for recipe in recipes:
+        layout = recipe.layout
+        sizes = ",".join([str(size) for size in layout.shape])
+        if isinstance(recipe, LowRank):
+            tensors.extend(_matched(recipe.left, recipe.right, layout))
+            words.append(f"L {sizes} {layout.axes}")
+        else:
+            tensors.append(recipe.block)
+            words.append(f"T {sizes} {layout.axes}")
+    return tensors, ";".join(words)
+
+
+def _matched(left: Tensor, right: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    if left.shape[-1] != right.shape[-2]:
+        raise ShapeError(
+            f"left and right must agree on the rank, got {tuple(left.shape)} and "
+            f"{tuple(right.shape)} for a tensor of shape {layout.shape}"
+        )
+    if left.dtype != right.dtype:
+        dtype = torch.promote_types(left.dtype, right.dtype)
+        left, right = left.to(dtype), right.to(dtype)
+    if left.shape[:-2] != right.shape[:-2]:
+        lead = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        left = left.expand(*lead, *left.shape[-2:])
+        right = right.expand(*lead, *right.shape[-2:])
+    return left, right
+
+
+@functools.lru_cache(maxsize=256)
+def decode(plan: str) -> tuple[Item, ...]:
+    """Read a plan."""
+    items = []
+    for word in plan.split(";") if plan else ():
+        kind, sizes, axes = word.split(" ")
+        shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
+        items.append(Item(kind == "L", _layout(shape, axes)))
+    return tuple(items)
+
+
+@functools.lru_cache(maxsize=4096)
+def _layout(shape: tuple[int, ...], axes: str) -> Layout:
+    """Share layouts, and with them what they have computed of themselves."""
+    return Layout(shape, axes)
+
+
+def of_items(items: Sequence[Item], tensors: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Split the flat list of tensors into those of each item."""
+    result: list[tuple[Tensor, ...]] = []
+    position = 0
+    for item in items:
+        count = 2 if item.low_rank else 1
+        result.append(tuple(tensors[position : position + count]))
+        position += count
+    return result
