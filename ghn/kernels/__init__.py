@@ -5,7 +5,7 @@
 """
 
 from ghn.kernels.expand import bound, expand, expand_out, is_finite, mean_square, scaled
-from ghn.kernels.ops import expand_all, expand_all_out
+from ghn.kernels.many import expand_all, expand_all_out
 from ghn.kernels.recipes import Dense, Layout, LowRank, Recipe, Tiled
 
 __all__ = [
