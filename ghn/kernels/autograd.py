@@ -229,5 +229,7 @@ def _op_gradient_of_gradient(ctx: Any, cotangents: Gradients) -> tuple[Any, ...]
     return one, two, None, None
 
 
-expand_op.register_autograd(_op_gradient, setup_context=_save)
-backward_op.register_autograd(_op_gradient_of_gradient, setup_context=_save_backward)
+torch.library.register_autograd("ghn::expand", _op_gradient, setup_context=_save)
+torch.library.register_autograd(
+    "ghn::expand_backward", _op_gradient_of_gradient, setup_context=_save_backward
+)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ghn.errors import ConfigError, ShapeError
 from ghn.kernels.autograd import Expand
 from ghn.kernels.ops import expand_op, expand_out_op
-from ghn.kernels.plan import encode
+from ghn.kernels.plan import encode, shape_of
 from ghn.kernels.recipes import Dense, LowRank, Recipe, Tiled
 from ghn.kernels.reference import updated
 
@@ -135,13 +135,7 @@ def _check_shapes(
             f"{len(recipes)} recipes, {len(outs)} targets, {len(bases)} bases, {len(scales)} scales"
         )
     for recipe, out, base in zip(recipes, outs, bases, strict=True):
-        if isinstance(recipe, LowRank):
-            lead = torch.broadcast_shapes(recipe.left.shape[:-2], recipe.right.shape[:-2])
-        elif isinstance(recipe, Tiled):
-            lead = recipe.block.shape[:-3]
-        else:
-            lead = recipe.values.shape[: recipe.values.ndim - len(recipe.layout.shape)]
-        shape = (*lead, *recipe.layout.shape)
+        shape = shape_of(recipe)
         if not shape == tuple(out.shape) == tuple(base.shape):
             raise ShapeError(
                 f"a recipe of shape {shape} needs a target and a base of that shape, got "

@@ -4,6 +4,9 @@
 writes into given storage and has none; they are apart because an operator that writes into its
 arguments cannot have one. `ghn::expand_backward` is the gradient of the first.
 `ghn.kernels.dispatch` chooses what runs.
+
+They are defined one by one instead of by `torch.library.custom_op`, whose first call imports the
+compiler: a second that a prediction on a CPU has no use for.
 """
 
 from __future__ import annotations
@@ -20,15 +23,51 @@ from ghn.kernels.plan import decode, of_items
 __all__ = ["backward_op", "expand_op", "expand_out_op", "in_front"]
 
 
-@torch.library.custom_op("ghn::expand", mutates_args=())
-def expand_op(
+torch.library.define(
+    "ghn::expand", "(Tensor[] tensors, str plan, ScalarType? dtype, str precision) -> Tensor[]"
+)
+torch.library.define(
+    "ghn::expand_backward",
+    "(Tensor[] grads, Tensor[] tensors, str plan, str precision) -> Tensor[]",
+)
+torch.library.define(
+    "ghn::expand_out",
+    "(Tensor[] tensors, Tensor(a!)[] outs, Tensor[] bases, str plan, float[] scales, str update, "
+    "str precision) -> ()",
+)
+
+
+@torch.library.impl("ghn::expand", "CompositeExplicitAutograd")
+def _expand(
     tensors: Sequence[Tensor], plan: str, dtype: torch.dtype | None, precision: str
 ) -> list[Tensor]:
-    """Return the tensor of each item of a plan, contiguous."""
     return backend_for(tensors).expand(decode(plan), tensors, dtype, precision)
 
 
-@expand_op.register_fake
+@torch.library.impl("ghn::expand_backward", "CompositeExplicitAutograd")
+def _backward(
+    grads: Sequence[Tensor], tensors: Sequence[Tensor], plan: str, precision: str
+) -> list[Tensor]:
+    return backend_for(tensors).backward(decode(plan), tensors, grads, precision)
+
+
+@torch.library.impl("ghn::expand_out", "CompositeExplicitAutograd")
+def _expand_out(
+    tensors: Sequence[Tensor],
+    outs: Sequence[Tensor],
+    bases: Sequence[Tensor],
+    plan: str,
+    scales: Sequence[float],
+    update: str,
+    precision: str,
+) -> None:
+    """Write into `outs`; an empty list of bases means that they are the bases."""
+    backend = backend_for(tensors)
+    backend.expand_out(decode(plan), tensors, outs, bases or outs, scales, update, precision)
+    torch.autograd.graph.increment_version(tuple(outs))  # Triton writes behind autograd's back
+
+
+@torch.library.register_fake("ghn::expand")
 def _(
     tensors: Sequence[Tensor], plan: str, dtype: torch.dtype | None, precision: str
 ) -> list[Tensor]:
@@ -39,22 +78,19 @@ def _(
     ]
 
 
-@torch.library.custom_op("ghn::expand_backward", mutates_args=())
-def backward_op(
-    grads: Sequence[Tensor], tensors: Sequence[Tensor], plan: str, precision: str
-) -> list[Tensor]:
-    """Return the gradients of factors and blocks, given those of the expanded tensors."""
-    return backend_for(tensors).backward(decode(plan), tensors, grads, precision)
-
-
-@backward_op.register_fake
+@torch.library.register_fake("ghn::expand_backward")
 def _(
     grads: Sequence[Tensor], tensors: Sequence[Tensor], plan: str, precision: str
 ) -> list[Tensor]:
     return [tensor.new_empty(tensor.shape) for tensor in tensors]
 
 
-@expand_op.register_vmap
+@torch.library.register_fake("ghn::expand_out")
+def _(*arguments: Any) -> None:
+    return None
+
+
+@torch.library.register_vmap("ghn::expand")
 def _(
     info: Any,
     in_dims: tuple[Any, ...],
@@ -67,7 +103,7 @@ def _(
     return outs, [0] * len(outs)
 
 
-@backward_op.register_vmap
+@torch.library.register_vmap("ghn::expand_backward")
 def _(
     info: Any,
     in_dims: tuple[Any, ...],
@@ -81,6 +117,11 @@ def _(
     return found, [0] * len(found)
 
 
+expand_op = torch.ops.ghn.expand.default
+backward_op = torch.ops.ghn.expand_backward.default
+expand_out_op = torch.ops.ghn.expand_out.default
+
+
 def in_front(tensors: Sequence[Tensor], dims: Any, size: int) -> list[Tensor]:
     """Move each tensor's batch axis to the front; tensors without one get one without copies."""
     dims = [None] * len(tensors) if dims is None else dims
@@ -88,31 +129,3 @@ def in_front(tensors: Sequence[Tensor], dims: Any, size: int) -> list[Tensor]:
         tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         for tensor, dim in zip(tensors, dims, strict=True)
     ]
-
-
-@torch.library.custom_op("ghn::expand_out", mutates_args={"outs"})
-def expand_out_op(
-    tensors: Sequence[Tensor],
-    outs: Sequence[Tensor],
-    bases: Sequence[Tensor],
-    plan: str,
-    scales: Sequence[float],
-    update: str,
-    precision: str,
-) -> None:
-    """Write into `outs`; an empty list of bases means that they are the bases."""
-    backend = backend_for(tensors)
-    backend.expand_out(decode(plan), tensors, outs, bases or outs, scales, update, precision)
-
-
-@expand_out_op.register_fake
-def _(
-    tensors: Sequence[Tensor],
-    outs: Sequence[Tensor],
-    bases: Sequence[Tensor],
-    plan: str,
-    scales: Sequence[float],
-    update: str,
-    precision: str,
-) -> None:
-    return None

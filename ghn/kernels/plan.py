@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ghn.errors import ShapeError
-from ghn.kernels.recipes import Layout, LowRank, Tiled
+from ghn.kernels.recipes import Layout, LowRank, Recipe, Tiled
 
-__all__ = ["Item", "decode", "encode", "of_items"]
+__all__ = ["Item", "decode", "encode", "of_items", "shape_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +73,28 @@ def _matched(left: Tensor, right: Tensor, layout: Layout) -> tuple[Tensor, Tenso
     if left.dtype != right.dtype:
         dtype = torch.promote_types(left.dtype, right.dtype)
         left, right = left.to(dtype), right.to(dtype)
-    if left.shape[:-2] != right.shape[:-2]:
-        lead = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    lead = _lead(left, right)
+    if not lead == left.shape[:-2] == right.shape[:-2]:
         left = left.expand(*lead, *left.shape[-2:])
         right = right.expand(*lead, *right.shape[-2:])
     return left, right
+
+
+def _lead(left: Tensor, right: Tensor) -> tuple[int, ...]:
+    one, two = left.shape[:-2], right.shape[:-2]
+    # `broadcast_shapes` imports sympy, which costs as much as a small network's prediction.
+    return tuple(one if one == two else torch.broadcast_shapes(one, two))
+
+
+def shape_of(recipe: Recipe) -> tuple[int, ...]:
+    """Return the shape of the expanded tensor, batch axes first."""
+    if isinstance(recipe, LowRank):
+        lead = _lead(recipe.left, recipe.right)
+    elif isinstance(recipe, Tiled):
+        lead = tuple(recipe.block.shape[:-3])
+    else:
+        return tuple(recipe.values.shape)
+    return (*lead, *recipe.layout.shape)
 
 
 @functools.lru_cache(maxsize=256)
