@@ -218,7 +218,7 @@ def run_forward(kind: Kind, job: Job, built: Built, update: str, precision: str)
         "vector": kind.vector,
         "block_m": kind.tile[0],
         "block_n": kind.tile[1],
-        "num_warps": 8 if kind.tile[0] > 64 else 4,
+        "num_warps": 8,
     }
     if kind.low_rank:
         block_r = min(max(next_power(job.rank), 16), 64 if x.element_size() == 2 else 32)

@@ -26,7 +26,7 @@ __all__ = ["backward"]
 
 CHUNK = 1024  # terms of a sum that one program adds up
 REPETITIONS = 64  # of a block, likewise
-KEPT, SUMMED = 64, 64
+KEPT = 64  # rows or columns of a tile
 BLOCK_TILE = (32, 64)
 ELEMENTS = 1024
 
@@ -136,7 +136,7 @@ def _lowrank(
     for kind, (_, to), (factor, _), kept, summed in zip(
         kinds, sides, sides[::-1], sizes, sizes[::-1], strict=True
     ):
-        row = row_of(geometry, (KEPT, SUMMED))
+        row = row_of(geometry, (KEPT, KEPT))
         chunks = -(-summed // CHUNK)
         down = -(-kept // KEPT)
         row[Field.TILES_M] = down
@@ -206,6 +206,16 @@ def _run(sums: Sequence[Sum], precision: str) -> None:
         launch(add_chunks, arguments, {"block": ELEMENTS})
 
 
+def summed_at_once(kind: Kind) -> int:
+    """Return how many terms are loaded at once: three stages have to fit in 99 KiB.
+
+    That is what the smallest of the GPUs that these kernels run on lends to a program; splitting
+    float32 in three TF32 parts takes a share of its own.
+    """
+    width = max(dtype.itemsize for dtype in kind.types)
+    return next(n for n in (64, 32, 16) if n == 16 or 3 * (KEPT + kind.block_r) * n * width <= 75e3)
+
+
 def _launch(kind: Kind, table: Table, digits: int, precision: str) -> None:
     built = table.build()
     shared = (built.rows, built.tiles, built.tiles.shape[0])
@@ -221,7 +231,7 @@ def _launch(kind: Kind, table: Table, digits: int, precision: str) -> None:
         "precision": precision,
         "upcast": INTERPRETED or kind.types[0] != kind.types[1],
         "block_kept": KEPT,
-        "block_summed": SUMMED if kind.block_r <= 128 else SUMMED // 2,
+        "block_summed": summed_at_once(kind),
         "block_r": kind.block_r,
         "num_warps": 8 if kind.block_r > 64 else 4,
     }

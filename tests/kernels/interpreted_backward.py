@@ -81,7 +81,7 @@ def test_long_sums_are_added_in_chunks(monkeypatch):
 
 
 def test_a_wide_tensor_has_exact_gradients():
-    recipes = [low_rank((97, 8192), "oi", 32, torch.Generator().manual_seed(0))]
+    recipes = [low_rank((33, 8192), "oi", 32, torch.Generator().manual_seed(0))]
 
     assert_gradients(recipes, random_grads(recipes), 1e-5)
 
