@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ghn.kernels import Layout, LowRank, Recipe, Tiled, expand
+from ghn.kernels.ops import backward_op
+from ghn.kernels.plan import encode
 
 # Largest error, as a share of the largest sum of |A| |B|.
 FORWARD = {torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 4e-3}
@@ -121,3 +123,34 @@ def assert_close(actual: Tensor, recipe: Recipe, tolerance: float) -> None:
     if actual.numel():
         error = (actual.double() - expected).abs().max().item()
         assert error <= tolerance * largest_sum(recipe), recipe.layout
+
+
+def gradients(recipes: list[Recipe], grads: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradients of all tensors of all recipes, by autograd through the reference."""
+    recipes = [mapped(r, lambda t: t.detach().requires_grad_()) for r in recipes]
+    outs = [expand(r) for r in recipes]
+    given = [grad.to(out.dtype) for grad, out in zip(grads, outs, strict=True)]
+    return torch.autograd.grad(outs, [t for r in recipes for t in tensors_of(r)], given)
+
+
+def random_grads(
+    recipes: list[Recipe], seed: int = 0, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [expand(r).shape for r in recipes]
+    device = tensors_of(recipes[0])[0].device
+    return [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+
+
+def assert_gradients(recipes: list[Recipe], grads: list[Tensor], tolerance: float) -> None:
+    """Check gradients against float64, by the size of |dW| |B^T| and |A^T| |dW|, and twice."""
+    tensors, plan = encode(recipes)
+    found = backward_op(grads, tensors, plan, "ieee")
+    again = backward_op(grads, tensors, plan, "ieee")
+    doubles = [mapped(r, Tensor.double) for r in recipes]
+    wanted = gradients(doubles, grads)
+    sizes = gradients([mapped(r, Tensor.abs) for r in doubles], [g.abs() for g in grads])
+    for one, two, exact_one, size in zip(found, again, wanted, sizes, strict=True):
+        assert torch.equal(one, two)
+        if one.numel():
+            assert (one.double() - exact_one).abs().max() <= tolerance * size.max()

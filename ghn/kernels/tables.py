@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -81,8 +81,12 @@ def _tiles(counts: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack([tensors, inside], 1).astype(np.int32)).to(device)
 
 
-def batch_shifts(lead: tuple[int, ...], tensors: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
-    """Yield, for each entry of the batch, at which element of each tensor it begins."""
+def batch_shifts(lead: Sequence[int], tensors: Sequence[Tensor]) -> Iterable[tuple[int, ...]]:
+    """Return, for each entry of the batch, at which element of each tensor it begins."""
+    if not lead:
+        return [(0,) * len(tensors)]
     strides = [tensor.stride()[: len(lead)] for tensor in tensors]
-    for index in np.ndindex(lead):
-        yield tuple(sum(i * s for i, s in zip(index, own, strict=True)) for own in strides)
+    return [
+        tuple([sum(i * s for i, s in zip(index, own, strict=True)) for own in strides])
+        for index in np.ndindex(*lead)
+    ]

@@ -9,6 +9,7 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class Sum:
     """
 
     kind: Kind
-    row: list[int]
+    row: Sequence[int]
     tiles: int
     digits: int
     places: tuple[Place, ...]
@@ -126,30 +127,36 @@ def _lowrank(
     sides = [(own[0], gradients[0]), (own[1].mT, gradients[1].mT)]
     if geometry.swapped:
         sides.reverse()
-    sums = []
-    sizes = (geometry.rows.size, geometry.cols.size)
     rank = own[0].shape[-1]
-    kinds = [
-        Kind(name, (grad.dtype, own[0].dtype), min(max(next_power(rank), 16), 256))
-        for name in ("rows", "cols")
-    ]
-    for kind, (_, to), (factor, _), kept, summed in zip(
-        kinds, sides, sides[::-1], sizes, sizes[::-1], strict=True
-    ):
-        row = row_of(geometry, (KEPT, KEPT))
-        chunks = -(-summed // CHUNK)
-        down = -(-kept // KEPT)
-        row[Field.TILES_M] = down
-        row[Field.RANK] = rank
-        row[Field.X_ROW], row[Field.X_RANK] = to.stride()[-2:]
-        row[Field.Y_ROW], row[Field.Y_RANK] = factor.stride()[-2:]
-        row[Field.CHUNK], row[Field.D_CHUNK] = CHUNK, kept * rank
-        tiles = down * -(-rank // kind.block_r) * chunks
+    types = (grad.dtype, own[0].dtype)
+    block_r = min(max(next_power(rank), 16), 256)
+    sums = []
+    for name, (_, to), (factor, _) in zip(("rows", "cols"), sides, sides[::-1], strict=True):
+        kind = Kind(name, types, block_r)
+        strides = (to.stride()[-2:], factor.stride()[-2:])
+        row, tiles, elements, chunks = _lowrank_row(geometry, kind, rank, strides, CHUNK)
         for at_grad, at_factor, at_to in batch_shifts(grad.shape[:skip], (grad, factor, to)):
-            places = ((grad, at_grad), (factor, at_factor))
-            target = (to, at_to)
-            sums.append(Sum(kind, row, tiles, geometry.digits, places, target, kept * rank, chunks))
+            places, target = ((grad, at_grad), (factor, at_factor)), (to, at_to)
+            sums.append(Sum(kind, row, tiles, geometry.digits, places, target, elements, chunks))
     return sums
+
+
+@functools.lru_cache(maxsize=16384)
+def _lowrank_row(
+    geometry: Geometry, kind: Kind, rank: int, strides: tuple[tuple[int, ...], ...], chunk: int
+) -> tuple[Sequence[int], int, int, int]:
+    """Return a row without offsets, its tiles, the gradient's elements and the sum's chunks."""
+    kept, summed = geometry.rows.size, geometry.cols.size
+    if kind.kernel == "cols":
+        kept, summed = summed, kept
+    row = row_of(geometry, (KEPT, KEPT))
+    row[Field.TILES_M] = -(-kept // KEPT)
+    row[Field.RANK] = rank
+    (row[Field.X_ROW], row[Field.X_RANK]), (row[Field.Y_ROW], row[Field.Y_RANK]) = strides
+    row[Field.CHUNK], row[Field.D_CHUNK] = chunk, kept * rank
+    chunks = -(-summed // chunk)
+    tiles = row[Field.TILES_M] * -(-rank // kind.block_r) * chunks
+    return tuple(row), tiles, kept * rank, chunks
 
 
 def _tiled(

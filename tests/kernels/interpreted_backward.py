@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_helpers import BACKWARD, CUT_OFF, low_rank, mapped, mixture, tensors_of, tiled
-from torch import Tensor
+from kernel_helpers import (
+    BACKWARD,
+    CUT_OFF,
+    assert_gradients,
+    low_rank,
+    mixture,
+    random_grads,
+    tiled,
+)
 
-from ghn.kernels import LowRank, expand, expand_all, triton_gradients
-from ghn.kernels.ops import backward_op
-from ghn.kernels.plan import encode
-
-
-def gradients(recipes, function, grads):
-    """Return the gradients of all tensors of all recipes, through one of the expansions."""
-    recipes = [mapped(r, lambda t: t.detach().requires_grad_()) for r in recipes]
-    tensors = [t for r in recipes for t in tensors_of(r)]
-    outs = function(recipes)
-    given = [grad.to(out.dtype) for grad, out in zip(grads, outs, strict=True)]
-    return torch.autograd.grad(outs, tensors, given)
-
-
-def reference(recipes):
-    return [expand(r) for r in recipes]
-
-
-def assert_gradients(recipes, grads, tolerance):
-    """Check gradients against float64, by the size of |dW| |B^T| and |A^T| |dW|."""
-    tensors, plan = encode(recipes)
-    found = backward_op(grads, tensors, plan, "ieee")
-    again = backward_op(grads, tensors, plan, "ieee")
-    doubled = [mapped(r, Tensor.double) for r in recipes]
-    wanted = gradients(doubled, reference, grads)
-    sizes = gradients([mapped(r, Tensor.abs) for r in doubled], reference, [g.abs() for g in grads])
-    for one, two, exact, size in zip(found, again, wanted, sizes, strict=True):
-        assert torch.equal(one, two)
-        if one.numel():
-            assert (one.double() - exact).abs().max() <= tolerance * size.max()
-
-
-def random_grads(recipes, seed=0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(o.shape, generator=generator).to(dtype) for o in reference(recipes)]
+from ghn.kernels import LowRank, expand_all, triton_gradients
 
 
 @pytest.mark.parametrize(
