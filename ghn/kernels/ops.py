@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ghn.kernels.dispatch import backend_for
-from ghn.kernels.plan import decode, of_items
+from ghn.kernels.plan import checked, decode, of_items
 
 __all__ = ["backward_op", "expand_op", "expand_out_op", "in_front"]
 
@@ -41,7 +41,7 @@ torch.library.define(
 def _expand(
     tensors: Sequence[Tensor], plan: str, dtype: torch.dtype | None, precision: str
 ) -> list[Tensor]:
-    return backend_for(tensors).expand(decode(plan), tensors, dtype, precision)
+    return backend_for(tensors).expand(checked(plan, tensors), tensors, dtype, precision)
 
 
 @torch.library.impl("ghn::expand_backward", "CompositeExplicitAutograd")
@@ -62,8 +62,9 @@ def _expand_out(
     precision: str,
 ) -> None:
     """Write into `outs`; an empty list of bases means that they are the bases."""
+    items = checked(plan, tensors)
     backend = backend_for(tensors)
-    backend.expand_out(decode(plan), tensors, outs, bases or outs, scales, update, precision)
+    backend.expand_out(items, tensors, outs, bases or outs, scales, update, precision)
     torch.autograd.graph.increment_version(tuple(outs))  # Triton writes behind autograd's back
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ghn.errors import ShapeError
 from ghn.kernels.recipes import Layout, LowRank, Recipe, Tiled
 
-__all__ = ["Item", "decode", "encode", "of_items", "shape_of"]
+__all__ = ["Item", "checked", "decode", "encode", "of_items", "shape_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def encode(recipes: Sequence[LowRank | Tiled]) -> tuple[list[Tensor], str]:
         layout = recipe.layout
         sizes = ",".join([str(size) for size in layout.shape])
         if isinstance(recipe, LowRank):
-            tensors.extend(_matched(recipe.left, recipe.right, layout))
+            tensors.extend(_matched(recipe.left, recipe.right))
             words.append(f"L {sizes} {layout.axes}")
         else:
             tensors.append(recipe.block)
@@ -64,12 +64,7 @@ def encode(recipes: Sequence[LowRank | Tiled]) -> tuple[list[Tensor], str]:
     return tensors, ";".join(words)
 
 
-def _matched(left: Tensor, right: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    if left.shape[-1] != right.shape[-2]:
-        raise ShapeError(
-            f"left and right must agree on the rank, got {tuple(left.shape)} and "
-            f"{tuple(right.shape)} for a tensor of shape {layout.shape}"
-        )
+def _matched(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     if left.dtype != right.dtype:
         dtype = torch.promote_types(left.dtype, right.dtype)
         left, right = left.to(dtype), right.to(dtype)
@@ -123,3 +118,32 @@ def of_items(items: Sequence[Item], tensors: Sequence[Tensor]) -> list[tuple[Ten
         result.append(tuple(tensors[position : position + count]))
         position += count
     return result
+
+
+def checked(plan: str, tensors: Sequence[Tensor]) -> tuple[Item, ...]:
+    """Read a plan and check its tensors, because kernels write nonsense where shapes do not fit.
+
+    Raises:
+        ShapeError: If factors or a block cannot make a tensor of the layout's shape.
+    """
+    items = decode(plan)
+    for item, own in zip(items, of_items(items, tensors), strict=True):
+        layout = item.layout
+        if not item.low_rank:
+            o, i, kernel = own[0].shape[-3:]
+            if kernel != layout.kernel or 0 in (o, i):
+                raise ShapeError(
+                    f"a block for a tensor of shape {layout.shape} needs shape [o, i, "
+                    f"{layout.kernel}] without empty axes, got {tuple(own[0].shape)}"
+                )
+            continue
+        (height, rank), (depth, width) = own[0].shape[-2:], own[1].shape[-2:]
+        p, q = height // max(layout.rows, 1), width // max(layout.cols, 1)
+        fits = (p * layout.rows, q * layout.cols, p * q) == (height, width, layout.kernel)
+        if rank != depth or not (fits or 0 in layout.shape):
+            raise ShapeError(
+                f"left and right must agree on the rank, and their folds p q = {layout.kernel} "
+                f"must make a tensor of shape {layout.shape}; got {tuple(own[0].shape)} and "
+                f"{tuple(own[1].shape)}"
+            )
+    return items

@@ -15,7 +15,7 @@ from kernel_helpers import (
 from torch import Tensor
 
 from ghn.errors import ConfigError, ShapeError
-from ghn.kernels import Dense, Layout, LowRank, expand, expand_all, expand_all_out
+from ghn.kernels import Dense, Layout, LowRank, Tiled, expand, expand_all, expand_all_out
 from ghn.kernels.ops import backward_op, expand_op, expand_out_op
 from ghn.kernels.plan import encode
 
@@ -222,4 +222,8 @@ def test_wrong_shapes_and_choices_are_refused_before_anything_is_written():
         expand_all([recipe], precision="high")
     with pytest.raises(ShapeError, match="rank"):
         expand_all([LowRank(recipe.left, recipe.right[1:], recipe.layout)])
+    with pytest.raises(ShapeError, match="folds p q = 4"):
+        expand_all([LowRank(recipe.left[1:], recipe.right, recipe.layout)])
+    with pytest.raises(ShapeError, match=r"\[o, i, 4\]"):
+        expand_all([Tiled(recipe.left[:, :, None], recipe.layout)])
     assert not out.any()
