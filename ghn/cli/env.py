@@ -16,11 +16,12 @@ def env(as_json: AsJson = False) -> None:
     Example: ghn env --json
     """
     from ghn.benchmarks.records import machine, versions
+    from ghn.kernels.dispatch import explain
 
     found: dict[str, Any] = {
         **versions(),
         **machine(),
-        "kernels": "pytorch",  # the only ones so far
+        "kernels": explain(),
         "data": _data(),
         "checkpoints": _checkpoints(),
     }

@@ -1,6 +1,11 @@
-"""Recipe types and what expands them."""
+"""Recipe types and what expands them.
+
+`expand` and `expand_out` take one recipe and are the plain-PyTorch reference; `expand_all` and
+`expand_all_out` take many at once, and `ghn.kernels.dispatch` chooses what runs.
+"""
 
 from ghn.kernels.expand import bound, entry, expand, expand_out, is_finite, mean_square, scaled
+from ghn.kernels.many import expand_all, expand_all_out
 from ghn.kernels.recipes import Dense, Layout, LowRank, Recipe, Tiled
 
 __all__ = [
@@ -12,6 +17,8 @@ __all__ = [
     "bound",
     "entry",
     "expand",
+    "expand_all",
+    "expand_all_out",
     "expand_out",
     "is_finite",
     "mean_square",
