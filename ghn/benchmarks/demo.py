@@ -16,12 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from ghn.benchmarks.compare import Images, Run, Schedule, train
+from ghn.benchmarks.compare import Images, Run, Schedule, accuracy, train
 from ghn.benchmarks.outcome import STARTS, DemoConfig, DemoResult, ModelResult, Prediction, Start
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.targets import TARGETS
@@ -34,6 +34,7 @@ TRAIN_IMAGES = 12_000  # more than the demo's steps read
 
 Progress = Callable[[float, float, str], None]
 Outcome = tuple[Run, Prediction | None]
+RunAll = Callable[[Callable[[Any], Any], list[Any]], Iterable[tuple[Any, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,21 @@ def run_demo(config: DemoConfig, progress: Progress = lambda done, total, text: 
     """
     begin = time.perf_counter()
     _, source = load_demo_images(config.dataset, config.test_images)
-    if config.steps is None:
-        config = config.replace(steps=_choose_steps(config))
+    with _executor(config) as run_all:
+        if config.steps is None:
+            costs = [cost for _, cost in run_all(functools.partial(time_models, config), [0, 1])]
+            config = config.replace(steps=_choose_steps(config, costs, begin))
+        results, chosen = _run_tasks(config, run_all, progress)
+    models = [_collect(name, config, chosen, results) for name in config.models]
+    record = make_record(_command(config), config.seeds, source)
+    return DemoResult(config, source["name"], models, record, time.perf_counter() - begin)
+
+
+def _run_tasks(
+    config: DemoConfig, run_all: RunAll, progress: Progress
+) -> tuple[dict[Task, Outcome], dict[tuple[str, Start], float]]:
+    """Try all rates on the first seed, then the best of each start on the others."""
+    work = functools.partial(run_task, config)
     grid = [
         Task(m, s, r, config.seeds[0]) for m in config.models for s in STARTS for r in config.rates
     ]
@@ -71,40 +85,34 @@ def run_demo(config: DemoConfig, progress: Progress = lambda done, total, text: 
         results[task] = result
         progress(len(results), len(grid) + rest, f"{task.model}, {task.start}")
 
-    with _executor(config) as run_all:
-        for task, result in run_all(grid):
-            note(task, result)
-        chosen = {
-            (m, s): min(
-                config.rates, key=lambda r: results[Task(m, s, r, config.seeds[0])][0].final_loss
-            )
-            for m in config.models
-            for s in STARTS
-        }
-        for task, result in run_all(
-            [Task(m, s, r, seed) for (m, s), r in chosen.items() for seed in config.seeds[1:]]
-        ):
-            note(task, result)
-    models = [_collect(name, config, chosen, results) for name in config.models]
-    record = make_record(_command(config), config.seeds, source)
-    return DemoResult(config, source["name"], models, record, time.perf_counter() - begin)
+    for task, result in run_all(work, grid):
+        note(task, result)
+    chosen = {
+        (m, s): min(
+            config.rates, key=lambda r: results[Task(m, s, r, config.seeds[0])][0].final_loss
+        )
+        for m in config.models
+        for s in STARTS
+    }
+    for task, result in run_all(
+        work, [Task(m, s, r, seed) for (m, s), r in chosen.items() for seed in config.seeds[1:]]
+    ):
+        note(task, result)
+    return results, chosen
 
 
 @contextmanager
-def _executor(
-    config: DemoConfig,
-) -> Iterator[Callable[[list[Task]], Iterable[tuple[Task, Outcome]]]]:
-    """Give a function that runs tasks, here or in processes, and yields each when it is done."""
-    work = functools.partial(run_task, config)
+def _executor(config: DemoConfig) -> Iterator[RunAll]:
+    """Give a function that does work, here or in processes, and yields each piece when done."""
     if config.jobs == 1:
-        yield lambda tasks: ((task, work(task)) for task in tasks)
+        yield lambda work, tasks: ((task, work(task)) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
         config.jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
 
-        def run_all(tasks: list[Task]) -> Iterator[tuple[Task, Outcome]]:
+        def run_all(work: Callable[[Any], Any], tasks: list[Any]) -> Iterator[tuple[Any, Any]]:
             futures = {pool.submit(work, task): task for task in tasks}
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
@@ -190,25 +198,39 @@ def _collect(
     return ModelResult(name, what, elements, prediction, rates, runs)
 
 
-def _choose_steps(config: DemoConfig) -> int:
-    """Return a number of steps that fits the minutes: a multiple of 10 from 20 to 400."""
-    cost = sum(_seconds_a_step(TARGETS[name][1], config.batch) for name in config.models)
+def _choose_steps(config: DemoConfig, costs: list[tuple[float, float]], begin: float) -> int:
+    """Return a number of steps that fits the minutes: a multiple of 10 from 20 to 400.
+
+    Args:
+        config: Settings.
+        costs: What `time_models` measured in processes that ran at the same time.
+        begin: When the demo began, in seconds of `time.perf_counter`.
+    """
+    step, rest = (max(cost) for cost in zip(*costs, strict=True))
     runs_a_model = len(STARTS) * (len(config.rates) + len(config.seeds) - 1)
-    # A quarter goes to accuracies, to predicting and to starting processes.
-    budget = 60 * config.minutes * config.jobs * 0.7
-    return max(20, min(400, int(budget / (cost * runs_a_model)) // 10 * 10))
+    left = 60 * config.minutes - (time.perf_counter() - begin)
+    # A fifth is for predicting, for a process that waits for the other, and for the report.
+    each = 0.8 * left * min(config.jobs, 2) / runs_a_model
+    return max(20, min(400, int((each - rest) / step) // 10 * 10))
 
 
-def _seconds_a_step(build: Callable[[], nn.Module], batch: int) -> float:
-    with preserve_global_state(), _one_thread():
-        model = build()
-        images, labels = torch.zeros(batch, 3, 32, 32), torch.zeros(batch, dtype=torch.long)
-        times = []
-        for _ in range(4):
+def time_models(config: DemoConfig, _: int) -> tuple[float, float]:
+    """Return the seconds of one step of every model, and of all accuracies of a run of each."""
+    images, _source = load_demo_images(config.dataset, config.test_images)
+    schedule = Schedule(steps=4, batch=config.batch, rate=1e-3, tests=2)
+    step = rest = 0.0
+    with _one_thread():
+        for name in config.models:
+            with preserve_global_state():
+                model = TARGETS[name][1]()
+            accuracy(model, images, config.batch)
             start = time.perf_counter()
-            F.cross_entropy(model(images), labels).backward()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times[1:])
+            accuracy(model, images, config.batch)
+            once = time.perf_counter() - start
+            train(model, images, schedule, seed=0)
+            step += max(time.perf_counter() - start - 3 * once, 0.0) / schedule.steps
+            rest += Schedule.tests * once
+    return max(step, 1e-6), rest
 
 
 @contextmanager
