@@ -139,7 +139,7 @@ def load_demo_images(dataset: str, test_images: int) -> tuple[Images, dict[str, 
 
     if dataset == "auto":
         try:
-            find_data("cifar10")
+            find_data("cifar10", download=False)
             dataset = "cifar10"
         except DataError:
             dataset = "digits"

@@ -1,4 +1,4 @@
-"""Where data sets are looked for: `GHN_DATA`, then a cache folder.
+"""Where data sets are looked for: `GHN_DATA`, then a cache folder, then the Hugging Face hub.
 
 No data set ships with the library. `GHN_DATA` names a folder with one subfolder for each data set;
 the cache folder is `$XDG_CACHE_HOME/ghn` or `~/.cache/ghn`.
@@ -10,6 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from ghn.data.hub import fetch
 from ghn.errors import DataError
 
 __all__ = ["cache_folder", "find_data", "folder_hash"]
@@ -21,25 +22,33 @@ def cache_folder() -> Path:
     return Path(root) / "ghn"
 
 
-def find_data(name: str) -> Path:
+def find_data(name: str, *, download: bool = True) -> Path:
     """Return the folder of a data set.
 
     Args:
         name: Such as `"cifar10"`.
+        download: Whether to fetch it from the Hugging Face hub into the cache folder if it is in
+            neither folder; `HF_HUB_OFFLINE=1` forbids that too.
 
     Raises:
         DataError: If it is in none of the places; the message names them.
     """
     given = os.environ.get("GHN_DATA")
+    cached = cache_folder() / name
     places = [Path(given) / name] if given else []
-    places.append(cache_folder() / name)
-    for place in places:
+    for place in (*places, cached):
         if place.is_dir():
             return place
+    hub = "not on the Hugging Face hub"
+    if download:
+        try:
+            return fetch(name, cached)
+        except DataError as error:
+            hub = f"on the Hugging Face hub ({error})"
     raise DataError(
         f"data set {name!r} not found: looked in $GHN_DATA/{name} (GHN_DATA is "
-        f"{given or 'not set'}) and in {cache_folder() / name}. Set GHN_DATA to a folder that has "
-        "it, or put it into the cache folder, downloaded from the Hugging Face hub or elsewhere"
+        f"{given or 'not set'}), in {cached}, and {hub}. Set GHN_DATA to a folder that has it, or "
+        "put it into the cache folder"
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ghn.data.find import find_data, folder_hash
+from ghn.data.hub import HUB, read_parquet
 from ghn.errors import ConfigError, DataError
 
 __all__ = ["ImageData", "augment", "load_images", "normalize"]
@@ -80,7 +81,10 @@ def _load_whole(name: str, split: str) -> ImageData:
     if name == "digits":
         return _load_digits(split)
     if name in ("cifar10", "cifar100"):
-        return _load_sheets(name, split)
+        folder = find_data(name)
+        files = sorted(folder.rglob(f"{split}-*.parquet"))
+        load = functools.partial(_load_parquet, files) if files else _load_sheets
+        return load(name, split, folder)
     raise ConfigError(f"unknown image data {name!r}; known: cifar10, cifar100, digits")
 
 
@@ -101,9 +105,19 @@ def _load_digits(split: str) -> ImageData:
     )
 
 
-def _load_sheets(name: str, split: str) -> ImageData:
-    """Read tiles from contact sheets, row by row; see the data packs' manifest."""
-    folder = find_data(name)
+def _load_parquet(files: list[Path], name: str, split: str, folder: Path) -> ImageData:
+    images, labels, classes = read_parquet(files, HUB[name])
+    return ImageData(
+        name=f"{name}/{split}",
+        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        labels=torch.from_numpy(labels),
+        classes=classes,
+        hash=folder_hash(folder),
+    )
+
+
+def _load_sheets(name: str, split: str, folder: Path) -> ImageData:
+    """Read tiles from contact sheets, row by row: pictures of 32 x 32 tiles beside their labels."""
     try:
         labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
         lines = (folder / "classes.txt").read_text(encoding="utf-8").split("\n")

@@ -1,0 +1,100 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ghn.data import find_data, load_images
+from ghn.data.images import _load_whole
+from ghn.errors import DataError
+
+NAMES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder, and no other place with data."""
+    monkeypatch.delenv("GHN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _load_whole.cache_clear()
+    yield tmp_path / "ghn"
+    _load_whole.cache_clear()
+
+
+def write_parquet(path: Path, count: int) -> None:
+    """A file as the hub keeps images: encoded pictures, labels, names in the schema."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    cells = []
+    for k in range(count):
+        stream = io.BytesIO()
+        Image.fromarray(np.full((32, 32, 3), 10 * k, np.uint8)).save(stream, "PNG")
+        cells.append({"bytes": stream.getvalue(), "path": None})
+    table = pa.table({"img": cells, "label": [k % 3 for k in range(count)]})
+    info = {"info": {"features": {"label": {"names": NAMES, "_type": "ClassLabel"}}}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), path)
+
+
+def fake_download(monkeypatch, error=None):
+    calls = []
+
+    def download(repo, *, local_dir, **options):
+        calls.append((repo, options))
+        for split, count in (("train", 7), ("test", 2)):
+            if not (error and split == "test"):
+                write_parquet(Path(local_dir) / "plain_text" / f"{split}-0-of-1.parquet", count)
+        if error:
+            raise error
+        return str(local_dir)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return calls
+
+
+def test_what_no_folder_has_is_fetched_once_from_the_hub(cache, monkeypatch):
+    calls = fake_download(monkeypatch)
+
+    data = load_images("cifar10", "train")
+    find_data("cifar10")
+
+    assert data.images[:, 0, 4, 4].tolist() == [0, 10, 20, 30, 40, 50, 60]
+    assert data.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert data.classes == tuple(NAMES)
+    assert len(load_images("cifar10", "test")) == 2
+    [(repo, options)] = calls
+    assert repo == "uoft-cs/cifar10"
+    assert options == {"repo_type": "dataset", "allow_patterns": "*.parquet"}
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_names_all_places(cache, monkeypatch):
+    fake_download(monkeypatch, OSError("the network is gone"))
+
+    with pytest.raises(DataError, match="GHN_DATA") as caught:
+        load_images("cifar10")
+
+    message = str(caught.value)
+    assert str(cache / "cifar10") in message
+    assert "Hugging Face hub" in message
+    assert "the network is gone" in message
+    assert list(cache.iterdir()) == []
+
+
+def test_no_download_is_tried_where_none_is_wanted(cache, monkeypatch):
+    calls = fake_download(monkeypatch)
+
+    with pytest.raises(DataError, match="not on the Hugging Face hub"):
+        find_data("cifar10", download=False)
+
+    assert calls == []
+
+
+def test_a_file_that_is_no_parquet_is_refused_in_words(cache):
+    folder = cache / "cifar10"
+    folder.mkdir(parents=True)
+    (folder / "train-0-of-1.parquet").write_bytes(b"PAR1 not really")
+
+    with pytest.raises(DataError, match="cannot read"):
+        load_images("cifar10")
