@@ -1,6 +1,7 @@
 """Outputs on the meta device of operators that are slow, refused or missing there.
 
-A recurrent layer would be unrolled over its whole sequence; a grouped product asks for bfloat16.
+A recurrent layer would be unrolled over its whole sequence, attention into a dozen operators that
+are written in Python; a grouped product asks for bfloat16.
 Only the shape of the result matters to a trace.
 """
 
@@ -23,7 +24,7 @@ def meta_output(name: str, args: tuple[Any, ...]) -> Any:
         args: Its positional arguments.
     """
     make = _MAKERS.get(name)
-    if make is None or not args[0].is_meta:
+    if make is None or not args or not args[0].is_meta:
         return None
     return make(args)
 
@@ -44,10 +45,18 @@ def _grouped_product(args: tuple[Any, ...]) -> Tensor | None:
     return a.new_empty(*a.shape[:-1], b.shape[-1])
 
 
+def _attention(args: tuple[Any, ...]) -> Tensor | None:
+    if len(args) < 3 or args[0].shape[:-2] != args[2].shape[:-2]:
+        return None
+    query, value = args[0], args[2]
+    return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
 _MAKERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "lstm": _recurrent,
     "gru": _recurrent,
     "rnn_tanh": _recurrent,
     "rnn_relu": _recurrent,
     "_grouped_mm": _grouped_product,
+    "scaled_dot_product_attention": _attention,
 }
