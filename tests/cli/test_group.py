@@ -72,6 +72,8 @@ def test_debugging_shows_the_error_itself(monkeypatch):
         "zoo#trace",
         "zoo#sample",
         "bench#speed",
+        "bench#predict",
+        "bench#predict",
     ],
 )
 def test_every_command_explains_itself_with_an_example(command):
