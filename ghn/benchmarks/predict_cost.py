@@ -172,7 +172,7 @@ def draw_costs(costs: PredictCosts, path: str | Path) -> None:
     axes.set_yticks(places, [f"{r.model} ({r.model_mib:,.0f} MiB)" for r in costs.rows])
     axes.invert_yaxis()
     axes.set_xlim(right=max(1.1, 1.12 * max(r.from_meta / r.own for r in costs.rows)))
-    axes.set_xlabel("seconds of predict_params / seconds of the own initialization")
+    figure.supxlabel("seconds of predict_params / seconds of the own initialization", size=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper right", ncols=2)
     figure.savefig(path)

@@ -73,7 +73,6 @@ def test_debugging_shows_the_error_itself(monkeypatch):
         "zoo#sample",
         "bench#speed",
         "bench#predict",
-        "bench#predict",
     ],
 )
 def test_every_command_explains_itself_with_an_example(command):
