@@ -1,0 +1,212 @@
+"""Is a prediction sane? What must hold for any model, trained for or not.
+
+Kept parameters are few, predicted matrices are neither constant, nor of rank 1, nor have rows
+twice, two inputs give different finite outputs, and every layer's activations have about the size
+that the default initialization gives them.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ghn.engine import predict_params
+from ghn.graphs import ParamGraph, trace
+from ghn.graphs.inputs import candidates
+from ghn.kernels import Layout
+
+__all__ = ["Soundness", "check_prediction", "degenerate", "layer_stds"]
+
+WITHIN = 10.0  # how far a layer's standard deviation may be from the default's, as a factor
+BATCH = 4
+SAMPLED = 256  # rows and columns of a matrix that are looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class Soundness:
+    """What was found for one model.
+
+    Attributes:
+        name: The model's name.
+        elements: Number of the parameters' elements.
+        tensors: Number of its parameters.
+        kept: Number of parameters that were not predicted, by reason.
+        degenerate: Predicted matrices that are constant, of rank 1 or have rows twice, and why.
+        far: Layers whose standard deviation is more than ten times, or less than a tenth of, the
+            default's, with the ratio. Layers whose default deviation is 0 are left out.
+        finite: Whether all outputs are finite, in evaluation mode without recalibration.
+        differ: Whether two inputs give different outputs.
+        error: What was raised; empty if nothing was.
+    """
+
+    name: str
+    elements: int = 0
+    tensors: int = 0
+    kept: dict[str, int] = dataclasses.field(default_factory=dict)
+    degenerate: dict[str, str] = dataclasses.field(default_factory=dict)
+    far: dict[str, float] = dataclasses.field(default_factory=dict)
+    finite: bool = False
+    differ: bool = False
+    error: str = ""
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the parameters, by count, that were not predicted."""
+        return sum(self.kept.values()) / max(1, self.tensors)
+
+    @property
+    def sound(self) -> bool:
+        """Whether all of it holds."""
+        outputs = self.finite and self.differ
+        return not (self.error or self.degenerate or self.far) and outputs
+
+
+def check_prediction(name: str, model: nn.Module, checkpoint: Any = None) -> Soundness:
+    """Predict all parameters of a model and compare it with its own initialization.
+
+    Args:
+        name: What to call the model.
+        model: With its own initial values, on the CPU; its parameters are overwritten.
+        checkpoint: As for `predict_params`.
+    """
+    own = copy.deepcopy(model)
+    report = predict_params(model, checkpoint=checkpoint, unsupported="predict", seed=0)
+    graph = trace(model)
+    inputs = [_inputs(model, seed) for seed in (0, 1)]
+    default, predicted = (layer_stds(m, inputs[0]) for m in (own, model))
+    with torch.no_grad():
+        outputs = [_numbers(_call(model.eval(), x)) for x in inputs]
+    kept: dict[str, int] = {}
+    for reason in report.kept.values():
+        kept[reason] = kept.get(reason, 0) + 1
+    ratios = {n: predicted.get(n, math.nan) / s for n, s in default.items() if s > 0}
+    parameters = dict(model.named_parameters())
+    return Soundness(
+        name=name,
+        elements=sum(p.numel() for p in parameters.values()),
+        tensors=len(parameters),
+        kept=kept,
+        degenerate=_degenerate_in(graph, parameters, set(report.predicted)),
+        far={n: r for n, r in ratios.items() if not 1 / WITHIN <= r <= WITHIN},
+        finite=all(bool(o.isfinite().all()) for o in outputs),
+        differ=not torch.equal(*outputs),
+    )
+
+
+def layer_stds(
+    model: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]
+) -> dict[str, float]:
+    """Return the standard deviation of the output of every module with parameters of its own.
+
+    The model runs in training mode if it has batch normalisation, else in evaluation mode; its
+    buffers are as before afterwards.
+    """
+    found: dict[str, float] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            numbers = _numbers(output)
+            if numbers.numel() > 1:
+                found[name] = numbers.std().item()
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
+    with _as_in_training(model), torch.no_grad():
+        try:
+            _call(model, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return found
+
+
+@contextmanager
+def _as_in_training(model: nn.Module) -> Iterator[None]:
+    """Training mode for batch norms only: dropout would differ from run to run."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for module in modes:
+        module.training = isinstance(module, _BatchNorm)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+def _inputs(model: nn.Module, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return inferred inputs with random values."""
+    args, kwargs = candidates(model, None)[0].on(torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point():
+            shape = (BATCH, *value.shape[1:]) if value.ndim == 4 else value.shape
+            return torch.randn(shape, generator=generator)
+        if isinstance(value, Tensor) and value.dtype == torch.long and value.ndim == 2:
+            return torch.randint(1, 100, value.shape, generator=generator)
+        return value
+
+    return tuple(fill(a) for a in args), {k: fill(v) for k, v in kwargs.items()}
+
+
+def _call(model: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    return model(*inputs[0], **inputs[1])
+
+
+def _numbers(output: Any) -> Tensor:
+    """Return the floating-point numbers of an output of any structure as one vector."""
+    if isinstance(output, Tensor):
+        return output.detach().float().flatten() if output.is_floating_point() else torch.empty(0)
+    parts = output.values() if isinstance(output, dict) else output
+    if isinstance(parts, (tuple, list)) or isinstance(output, dict):
+        vectors = [_numbers(part) for part in parts]
+        return torch.cat(vectors) if vectors else torch.empty(0)
+    return torch.empty(0)
+
+
+def _degenerate_in(
+    graph: ParamGraph, parameters: dict[str, nn.Parameter], predicted: set[str]
+) -> dict[str, str]:
+    found = {}
+    for name, spec in graph.specs.items():
+        if name in predicted and name in parameters and spec.numel:
+            layout = Layout(spec.shape, spec.axes)
+            reason = degenerate(layout.from_storage(parameters[name].detach()).flatten(1))
+            if reason:
+                found[name] = reason
+    return found
+
+
+def degenerate(matrix: Tensor) -> str:
+    """Say what is wrong with a matrix: constant, of rank 1, rows twice; empty if nothing is.
+
+    Of large matrices the first 256 rows and columns are looked at.
+    """
+    part = matrix[:SAMPLED, :SAMPLED].double()
+    if min(part.shape) < 2:
+        return ""
+    if (part.max() - part.min()) <= 1e-6 * part.abs().max():
+        return "constant"
+    values = torch.linalg.svdvals(part)
+    if values[1] <= 1e-6 * values[0]:
+        return "rank 1"
+    if len(part.unique(dim=0)) < len(part):
+        return "rows twice"
+    return ""
