@@ -8,7 +8,7 @@ trace falls back to a run on the CPU and says so.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from ghn.errors import GHNError, InputError, TraceError, UnsupportedModelError
 from ghn.graphs.build import GraphBuilder
 from ghn.graphs.graph import ParamGraph
-from ghn.graphs.inputs import ExampleInputs, candidates, describe
+from ghn.graphs.inputs import ExampleInputs, Outcome, candidates, describe
 from ghn.graphs.isolate import isolate, unwrap
 from ghn.graphs.record import Recorder
+from ghn.graphs.values import Values
 from ghn.rng import preserve_global_state
 
 __all__ = ["parameter_names", "trace"]
@@ -64,7 +65,7 @@ def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
     names, aliases = parameter_names(model)
     _check_traceable(model, names)
     options = candidates(model, example_inputs)
-    graph = _first_success(model, names, options, given=example_inputs is not None)
+    graph = _search(model, names, options, given=example_inputs is not None)
     graph.aliases.update(aliases)
     return graph
 
@@ -99,24 +100,45 @@ def _check_traceable(model: nn.Module, parameters: dict[str, nn.Parameter]) -> N
         )
 
 
-def _first_success(
+def _search(
     model: nn.Module,
     parameters: dict[str, nn.Parameter],
-    options: list[ExampleInputs],
+    options: Generator[ExampleInputs, Outcome, None],
     given: bool,
 ) -> ParamGraph:
-    """Try inputs in order; on the meta device first, then, if values are needed, on the CPU."""
-    first_error: Exception | None = None
-    for inputs in options:
+    """Try inputs until the options are used up; return the graph that reaches most parameters."""
+    best: ParamGraph | None = None
+    failures: list[tuple[ExampleInputs, Exception]] = []
+    inputs: ExampleInputs | None = next(options)
+    while inputs is not None:
+        outcome: Outcome
         try:
-            return _trace_on(META, model, parameters, inputs)
+            outcome = _try(model, parameters, inputs)
+            if best is None or len(outcome.untouched) < len(best.untouched):
+                best = outcome
         except _ForwardError as failure:
-            error = failure.error
-        first_error = first_error or error
-        if _needs_values(error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
+            outcome = failure.error
+            failures.append((inputs, outcome))
+        try:
+            inputs = options.send(outcome)
+        except StopIteration:
+            inputs = None
+    if best is not None:
+        return best
+    raise _explain(model, *failures[-1 if not given else 0], given) from failures[0][1]
+
+
+def _try(
+    model: nn.Module, parameters: dict[str, nn.Parameter], inputs: ExampleInputs
+) -> ParamGraph:
+    """Trace on the meta device; if that needs values, on the CPU."""
+    try:
+        return _trace_on(META, model, parameters, inputs)
+    except _ForwardError as failure:
+        if _needs_values(failure.error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
             with contextlib.suppress(_ForwardError):
                 return _trace_on(CPU, model, parameters, inputs)
-    raise _explain(model, options[0], first_error, given) from first_error
+        raise
 
 
 def _trace_on(
@@ -126,8 +148,9 @@ def _trace_on(
     inputs: ExampleInputs,
 ) -> ParamGraph:
     with _quiet_backends(), preserve_global_state(), isolate(model, device) as twin:
-        args, kwargs = inputs.on(device)
-        recorder = Recorder(model)
+        values = Values() if device == META else None
+        args, kwargs = inputs.on(device, values)
+        recorder = Recorder(model, values)
         with torch.no_grad(), recorder.recording(), torch.device(device):
             try:
                 output = model(*args, **kwargs)
@@ -179,9 +202,9 @@ def _bytes(parameters: dict[str, nn.Parameter]) -> int:
 
 
 def _explain(
-    model: nn.Module, inputs: ExampleInputs, error: Exception | None, given: bool
+    model: nn.Module, inputs: ExampleInputs, error: Exception, given: bool
 ) -> GHNError:
-    what = f"{type(error).__name__}: {error}" if error else "no input could be tried"
+    what = f"{type(error).__name__}: {error}"
     message = (
         f"the forward pass of {type(model).__name__} failed on example inputs "
         f"{describe(inputs)}: {what}"
