@@ -43,7 +43,7 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
 }
 # Functions that make a tensor from numbers, and numbers from a tensor, without a dispatched operator.
 FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
-TO_VALUES = {Tensor.tolist, Tensor.numpy}
+TO_VALUES = {Tensor.tolist, Tensor.numpy, Tensor.__format__}
 # Python functions that call recorded functions: they are entered instead of run as one call.
 ENTERED = {F.multi_head_attention_forward}
 
@@ -205,7 +205,7 @@ class _FunctionMode(TorchFunctionMode):
                 return values.twin(func(*args, **{**kwargs, "device": "cpu"}))
         if func in TO_VALUES and args[0].is_meta:
             with _disable_current_modes():
-                answer = func(values.assumed(args[0]))
+                answer = func(values.assumed(args[0]), *args[1:])
             self.recorder.note_guesses()
             return answer
         return None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ghn.errors import GHNError, InputError, TraceError, UnsupportedModelError
 from ghn.graphs.build import GraphBuilder
 from ghn.graphs.graph import ParamGraph
-from ghn.graphs.inputs import ExampleInputs, Outcome, candidates, describe
+from ghn.graphs.inputs import ExampleInputs, Failure, Outcome, candidates, describe
 from ghn.graphs.isolate import isolate, unwrap
 from ghn.graphs.record import Recorder
 from ghn.graphs.values import Values
@@ -32,11 +32,11 @@ CPU_LIMIT_BYTES = 4 << 30
 
 
 class _ForwardError(Exception):
-    """The model's own code raised `error`; never leaves this module."""
+    """The model's own code raised `failure.error`; never leaves this module."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, progress: int) -> None:
         super().__init__(str(error))
-        self.error = error
+        self.failure = Failure(error, progress)
 
 
 def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
@@ -108,7 +108,7 @@ def _search(
 ) -> ParamGraph:
     """Try inputs until the options are used up; return the graph that reaches most parameters."""
     best: ParamGraph | None = None
-    failures: list[tuple[ExampleInputs, Exception]] = []
+    failures: list[tuple[ExampleInputs, Failure]] = []
     inputs: ExampleInputs | None = next(options)
     while inputs is not None:
         outcome: Outcome
@@ -116,8 +116,8 @@ def _search(
             outcome = _try(model, parameters, inputs)
             if best is None or len(outcome.untouched) < len(best.untouched):
                 best = outcome
-        except _ForwardError as failure:
-            outcome = failure.error
+        except _ForwardError as raised:
+            outcome = raised.failure
             failures.append((inputs, outcome))
         try:
             inputs = options.send(outcome)
@@ -125,7 +125,8 @@ def _search(
             inputs = None
     if best is not None:
         return best
-    raise _explain(model, *failures[-1 if not given else 0], given) from failures[0][1]
+    tried, failure = max(failures, key=lambda f: f[1].progress)
+    raise _explain(model, tried, failure.error, given) from failure.error
 
 
 def _try(
@@ -134,8 +135,8 @@ def _try(
     """Trace on the meta device; if that needs values, on the CPU."""
     try:
         return _trace_on(META, model, parameters, inputs)
-    except _ForwardError as failure:
-        if _needs_values(failure.error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
+    except _ForwardError as raised:
+        if _needs_values(raised.failure.error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
             with contextlib.suppress(_ForwardError):
                 return _trace_on(CPU, model, parameters, inputs)
         raise
@@ -155,7 +156,7 @@ def _trace_on(
             try:
                 output = model(*args, **kwargs)
             except Exception as error:
-                raise _ForwardError(error) from error
+                raise _ForwardError(error, len(recorder.calls)) from error
         stand_ins = {name: twin.of(p) for name, p in parameters.items()}
         builder = GraphBuilder(recorder.calls, stand_ins, _flatten((args, kwargs)))
         results = [(t, recorder.sources(t)) for t in _flatten(output)]

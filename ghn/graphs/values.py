@@ -26,6 +26,7 @@ _RANDOM = frozenset(
     "rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal "
     "uniform exponential random native_dropout dropout poisson geometric log_normal cauchy".split()
 )
+_OVERWRITES = frozenset({"copy", "fill", "zero"})
 _UNINITIALISED = frozenset("empty empty_like new_empty empty_strided new_empty_strided".split())
 
 
@@ -89,6 +90,8 @@ class Values:
         if isinstance(kwargs.get("device"), torch.device):
             kwargs = {**kwargs, "device": META}
         args = self._on_meta(args)
+        if name == "split_with_sizes":
+            args = self._whole_split(args)
         output = func(*args, **kwargs)
         self._follow(name, func, args, kwargs, output, written)
         return output
@@ -104,6 +107,9 @@ class Values:
     ) -> None:
         outputs = list(tensors_in((output,)))
         read = list(tensors_in((*args, *kwargs.values())))
+        if name in _OVERWRITES and read[0].untyped_storage().nbytes() == read[0].nbytes:
+            self._overwrite(args, kwargs)
+            return
         known = name not in _RANDOM and all(self.get(t) is not None for t in read)
         if known and sum(t.numel() for t in outputs) <= MAX_ELEMENTS:
             try:
@@ -120,6 +126,28 @@ class Values:
             if (old := self._known.get(id(tensor))) is not None:
                 self._stale.add(old.untyped_storage()._cdata)
                 self._alive.append(old)
+
+    def _overwrite(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Follow an operator that sets every element of its first argument."""
+        source = args[1] if len(args) > 1 else 0
+        value = self.get(source) if isinstance(source, Tensor) else torch.tensor(source, device=CPU)
+        old = self._known.get(id(args[0]))
+        if value is not None and args[0].numel() <= MAX_ELEMENTS:
+            if old is None:
+                old = torch.empty(args[0].shape, dtype=args[0].dtype, device=CPU)
+                self.put(args[0], old)
+            old.copy_(value)
+        elif old is not None:
+            self._stale.add(old.untyped_storage()._cdata)
+
+    def _whole_split(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Make sizes that are unknown counts, each answered as one, add up to what there is."""
+        tensor, sizes, axis = args[0], args[1], args[2] if len(args) > 2 else 0
+        length = tensor.shape[axis]
+        if sum(sizes) == length or any(size != 1 for size in sizes):
+            return args
+        share, rest = divmod(length, len(sizes))
+        return (tensor, [share + (i < rest) for i in range(len(sizes))], *args[2:])
 
     def _on_meta(self, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ghn.errors import InputError
 from ghn.graphs.inputs.example import ExampleInputs, describe
 from ghn.graphs.inputs.layers import from_layers, from_timm, from_torchvision, signature
-from ghn.graphs.inputs.search import Outcome, search_transformers
+from ghn.graphs.inputs.search import Failure, Outcome, search_transformers
 from ghn.graphs.graph import ParamGraph
 
-__all__ = ["ExampleInputs", "Outcome", "candidates", "describe"]
+__all__ = ["ExampleInputs", "Failure", "Outcome", "candidates", "describe"]
 
 
 def candidates(model: nn.Module, given: Any = None) -> Generator[ExampleInputs, Outcome, None]:
@@ -49,7 +49,7 @@ def candidates(model: nn.Module, given: Any = None) -> Generator[ExampleInputs, 
 
 def _is_transformers(model: nn.Module) -> bool:
     config, main = getattr(model, "config", None), getattr(model, "main_input_name", None)
-    return isinstance(main, str) and hasattr(config, "to_dict")
+    return isinstance(main, (str, list)) and hasattr(config, "to_dict")
 
 
 def _one_by_one(options: list[ExampleInputs]) -> Generator[ExampleInputs, Outcome, None]:

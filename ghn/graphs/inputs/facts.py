@@ -45,6 +45,22 @@ class Facts:
         """Names of the arguments without a default."""
         return [n for n in self.accepted if self.parameters[n].default is inspect.Parameter.empty]
 
+    def takes_tensor(self, name: str) -> bool:
+        """Whether an argument is annotated as a tensor, or not annotated."""
+        annotation = self.parameters[name].annotation
+        return annotation is inspect.Parameter.empty or "Tensor" in str(annotation)
+
+    def first_widths(self, modality: str) -> list[int]:
+        """Return the input widths of the first layers of a modality's modules."""
+        layers = (nn.Linear, nn.Conv1d)
+        mine = self.has(modality)
+        found = [
+            m.in_features if isinstance(m, nn.Linear) else m.in_channels
+            for name, m in self.model.named_modules()
+            if isinstance(m, layers) and (_belongs(name, modality) or not mine)
+        ]
+        return found[:2]
+
     def has(self, modality: str) -> bool:
         """Whether the config has a part for a modality."""
         return any(_belongs(path, modality) for path, _ in self._configs if path)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ghn.graphs.inputs.facts import Facts
 
-__all__ = ["ESSENTIAL", "alternatives"]
+__all__ = ["ESSENTIAL", "alternatives", "fallback"]
 
 TOKENS = 16
 FRAMES = 16
@@ -55,6 +55,10 @@ def _mask(facts: Facts) -> Iterator[Tensor]:
     yield torch.ones(1, TOKENS, dtype=torch.bool)
 
 
+def _ids_of_steps(facts: Facts) -> Iterator[Tensor]:
+    yield _ids(1, TOKENS)
+
+
 def _zeros(facts: Facts) -> Iterator[Tensor]:
     yield torch.zeros(1, TOKENS, dtype=torch.long)
 
@@ -62,6 +66,7 @@ def _zeros(facts: Facts) -> Iterator[Tensor]:
 def _positions(facts: Facts) -> Iterator[Tensor]:
     yield torch.arange(TOKENS)[None]
     yield torch.arange(TOKENS).expand(3, 1, TOKENS)
+    yield torch.zeros(1, TOKENS, 30, dtype=torch.long)
 
 
 def _hidden(facts: Facts) -> Iterator[Tensor]:
@@ -110,22 +115,33 @@ PATCH_ROWS = ("spatial_shapes", "image_position_ids", "pixel_position_ids", "tar
 
 def _pixels(facts: Facts) -> Iterator[Tensor]:
     """An image: flat patches where there is a grid, else channels first, alone or in tiles."""
+    patches = list(_patches(facts))
+    rows = any(name in facts.accepted for name in PATCH_ROWS)
+    gridded = any(name in facts.accepted for name in GRIDS)
+    if gridded or rows:
+        yield from (p[None] if rows and not gridded else p for p in patches)
     channels, (height, width) = _channels(facts), _image_size(facts)
-    side = _grid_side(facts)
-    if any(name in facts.accepted for name in GRIDS):
-        yield _floats(side * side, _patch_elements(facts))
-    if any(name in facts.accepted for name in PATCH_ROWS):
-        yield _floats(1, side * side, _patch_elements(facts))
     yield _floats(1, channels, height, width)
     yield _floats(1, 1, channels, height, width)
     yield _floats(1, 2, channels, height, width)
     frames = facts.number("vision", "num_frames", "frames_per_clip", default=FRAMES)
     yield _floats(1, frames, channels, height, width)
-    yield _floats(1, 1, 1, channels, height, width)
+    tiles = facts.number("vision", "max_num_tiles", default=1)
+    yield _floats(1, 1, tiles, channels, height, width)
     for size in IMAGE_SIZES:
         yield _floats(1, channels, size, size)
-    yield _floats(1, side * side, _patch_elements(facts))
-    yield _floats(side * side, _patch_elements(facts))
+    high, wide = _patch(facts)
+    yield _floats(1, 1, (height // high) * (width // wide), _patch_elements(facts))
+    yield from (p for p in patches if not gridded)
+    yield from (p[None] for p in patches if not rows or gridded)
+
+
+def _patches(facts: Facts) -> Iterator[Tensor]:
+    """The patches of a square grid, flat (as wide as the first layer that could take them) or not."""
+    number = _grid_side(facts) ** 2
+    for width in dict.fromkeys([_patch_elements(facts), *facts.first_widths("vision")]):
+        yield _floats(number, width)
+    yield _floats(number, _channels(facts), *_patch(facts))
 
 
 def _video(facts: Facts) -> Iterator[Tensor]:
@@ -195,14 +211,16 @@ def _frames(facts: Facts) -> int:
 
 def _features(facts: Facts) -> Iterator[Tensor]:
     """A spectrogram: bins first, or time first, of one clip; then stacked ones."""
-    bins, frames = _bins(facts), _frames(facts)
-    yield _floats(1, bins, frames)
-    yield _floats(1, 512, bins)
-    yield _floats(1, bins, 512)
+    frames = _frames(facts)
+    widths = list(dict.fromkeys([_bins(facts), *facts.first_widths("audio")]))
+    for bins in widths:
+        yield _floats(1, bins, frames)
+        yield _floats(1, 512, bins)
+        yield _floats(1, bins, 512)
     length = facts.number("audio", "max_length", "spec_size", default=1024)
-    yield _floats(1, length, bins)
-    yield _floats(1, 1, length, bins)
-    yield _floats(1, 4, length, bins)
+    yield _floats(1, length, widths[0])
+    yield _floats(1, 1, length, widths[0])
+    yield _floats(1, 4, length, widths[0])
     yield _floats(1, WAVE_SAMPLES)
 
 
@@ -226,7 +244,16 @@ def _boxes(facts: Facts) -> Iterator[Tensor]:
     box = torch.tensor([0, 0, 1, 1])
     yield box.expand(1, TOKENS, 4).clone()
     yield box.float().expand(1, TOKENS, 4).clone()
-    yield box.float().expand(1, TOKENS, 8).clone()
+    yield torch.zeros(1, TOKENS, 8)
+
+
+def _regions(facts: Facts) -> Iterator[Tensor]:
+    """Features of regions, as wide as the config says."""
+    yield _floats(1, TOKENS, facts.number("vision", "visual_feat_dim", "visual_embedding_dim", default=2048))
+
+
+def _region_boxes(facts: Facts) -> Iterator[Tensor]:
+    yield _floats(1, TOKENS, facts.number("vision", "visual_pos_dim", default=4))
 
 
 def _prompt_boxes(facts: Facts) -> Iterator[Tensor]:
@@ -235,6 +262,18 @@ def _prompt_boxes(facts: Facts) -> Iterator[Tensor]:
 
 def _points(facts: Facts) -> Iterator[Tensor]:
     yield torch.tensor([[[[4.0, 4.0]]]])
+
+
+def _steps(facts: Facts) -> Iterator[Tensor]:
+    yield _floats(1, TOKENS, 1)
+
+
+def _observed(facts: Facts) -> Iterator[Tensor]:
+    yield _floats(1, TOKENS, facts.number("text", "state_dim", "obs_dim", default=1))
+
+
+def _acts(facts: Facts) -> Iterator[Tensor]:
+    yield _floats(1, TOKENS, facts.number("text", "act_dim", "action_dim", default=1))
 
 
 def _labels(facts: Facts) -> Iterator[Tensor]:
@@ -260,11 +299,24 @@ def _series_mask(facts: Facts) -> Iterator[Tensor]:
 
 def _one_id(facts: Facts) -> Iterator[Tensor]:
     yield _ids(1)
+    yield _ids(1, 1)
+
+
+def _tile_mask(facts: Facts) -> Iterator[Tensor]:
+    yield _ones(1, 1, facts.number("vision", "max_num_tiles", default=1))
+
+
+def _task(facts: Facts) -> Iterator[Tensor]:
+    """Token ids padded to a fixed length."""
+    yield _ids(1, facts.number("text", "task_seq_len", "max_seq_len", default=TOKENS))
 
 
 RULES: tuple[tuple[str, Rule], ...] = (
     (r"pixel_values_videos", _video),
     (r"pixel_values|.*pixel_values.*|image|images|prompt_pixel_values", _pixels),
+    (r"(lang|speaker|aspect_ratio)_ids?", _one_id),
+    (r"aspect_ratio_mask", _tile_mask),
+    (r"task_inputs", _task),
     (r"(image_|video_|)grid_thw", _grid),
     (r"image_grids|image_grid_hw|spatial_shapes|target_sizes", _plane),
     (r".*image_sizes", _pixel_sizes),
@@ -280,11 +332,16 @@ RULES: tuple[tuple[str, Rule], ...] = (
     (r"input_labels", _labels),
     (r"past_values|future_values", _series),
     (r"past_observed_mask|past_values_padding|observed_mask", _series_mask),
+    (r"visual_feats|visual_embeds", _regions),
+    (r"visual_pos", _region_boxes),
+    (r"states?", _observed),
+    (r"actions?|action_embeds", _acts),
+    (r"rewards|returns_to_go", _steps),
+    (r"timesteps", _ids_of_steps),
     (r"mm_token_type_ids", _mask),
     (r"token_type_ids|.*_type_ids", _zeros),
-    (r"(decoder_|)position_ids", _positions),
+    (r"(decoder_|entity_|)position_ids", _positions),
     (r".*input_ids|.*_codes|inputs", _tokens),
-    (r"(lang|speaker)_ids?", _one_id),
     (r".*mask.*", _mask),
     (r".*_ids", _tokens),
     (r".*(hidden_states|embeds|latents|embeddings)", _hidden),
@@ -297,8 +354,15 @@ ESSENTIAL = re.compile(
 )
 
 
+def fallback(facts: Facts) -> list[Any]:
+    """Return what a required argument without a rule can be."""
+    return [_ones(1), _ones(1, TOKENS), *_hidden(facts)]
+
+
 def alternatives(facts: Facts, name: str) -> list[Any]:
     """Return what an argument can be, best first; empty if no rule knows its name."""
+    if not facts.takes_tensor(name):
+        return []
     for pattern, rule in RULES:
         if re.fullmatch(pattern, name):
             return list(rule(facts))

@@ -1,9 +1,10 @@
 """Find the arguments of a transformers model's forward pass by trying.
 
 The first try gives every essential argument in its most common layout. A forward pass that fails
-names the culprit: its message, or the line it failed on, mentions an argument. That argument is
-added, or given its next layout. After a success, arguments that have not been given are tried while
-parameters are untouched. The number of tries is bounded and their order is fixed.
+names the culprit: its message, or a line on its stack, mentions an argument. That argument is
+added, dropped, or given another layout; a change is kept if the forward pass gets further with it.
+After a success, arguments that have not been given are tried while many parameters are untouched.
+The number of tries is bounded and their order is fixed.
 """
 
 from __future__ import annotations
@@ -12,104 +13,127 @@ import linecache
 import re
 from collections.abc import Generator, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from ghn.graphs.graph import ParamGraph
 from ghn.graphs.inputs.example import ExampleInputs
 from ghn.graphs.inputs.facts import Facts
-from ghn.graphs.inputs.modalities import ESSENTIAL, alternatives
+from ghn.graphs.inputs.modalities import ESSENTIAL, alternatives, fallback
 
-__all__ = ["Outcome", "search_transformers"]
+__all__ = ["Failure", "Outcome", "search_transformers"]
 
-MAX_TRIES = 24
+MAX_TRIES = 48
 # Further arguments are tried while more than this share of the parameters is untouched.
 MUCH_UNTOUCHED = 0.1
 
-Outcome = ParamGraph | Exception
-_ABSENT = re.compile(r"None|specif|missing|requir|must|provide|pass|expected", re.IGNORECASE)
+Choice = tuple[tuple[str, int], ...]
+
+
+class Failure(NamedTuple):
+    """A forward pass that failed: its error, and how many operators it ran before."""
+
+    error: Exception
+    progress: int
+
+
+Outcome = ParamGraph | Failure
 
 
 def search_transformers(model: nn.Module) -> Generator[ExampleInputs, Outcome, None]:
     """Yield arguments to try; receive what became of them."""
-    facts = Facts(model)
-    form = _Form(facts)
-    tried: set[tuple[tuple[str, int], ...]] = set()
-    for _ in range(MAX_TRIES):
-        tried.add(form.key())
-        outcome = yield form.inputs()
-        if isinstance(outcome, ParamGraph):
-            yield from _fill(form, outcome)
-            return
-        if not form.repair(outcome, tried):
-            return
-
-
-def _fill(form: _Form, graph: ParamGraph) -> Generator[ExampleInputs, Outcome, None]:
-    """Try further arguments one by one; keep those that reach more parameters."""
-    untouched = len(graph.untouched)
-    total = untouched + len(graph.specs)
-    for name in form.absent():
-        if untouched <= MUCH_UNTOUCHED * total:
-            return
-        for choice in range(min(3, len(form.options[name]))):
-            form.chosen[name] = choice
-            outcome = yield form.inputs()
-            if isinstance(outcome, ParamGraph) and len(outcome.untouched) < untouched:
-                untouched = len(outcome.untouched)
+    form = _Form(Facts(model))
+    chosen = form.start()
+    outcome = yield form.inputs(chosen)
+    tried, tries = {_key(chosen)}, 1
+    while isinstance(outcome, Failure):
+        for change in form.changes(chosen, outcome.error):
+            if _key(change) in tried:
+                continue
+            tried.add(_key(change))
+            tries += 1
+            result = yield form.inputs(change)
+            if tries >= MAX_TRIES and isinstance(result, Failure):
+                return
+            if _is_better(result, outcome, change, chosen):
+                chosen, outcome = change, result
                 break
         else:
-            del form.chosen[name]
+            return
+    yield from _fill(form, chosen, outcome)
+
+
+def _key(chosen: dict[str, int]) -> Choice:
+    return tuple(sorted(chosen.items()))
+
+
+def _is_better(
+    result: Outcome, before: Failure, change: dict[str, int], chosen: dict[str, int]
+) -> bool:
+    """Whether a change led further; an added argument need only change the complaint."""
+    if not isinstance(result, Failure) or result.progress > before.progress:
+        return True
+    complaint = str(result.error) != str(before.error)
+    return result.progress == before.progress and len(change) > len(chosen) and complaint
+
+
+def _fill(
+    form: _Form, chosen: dict[str, int], graph: ParamGraph
+) -> Generator[ExampleInputs, Outcome, None]:
+    """Try further arguments one by one; keep those that reach more parameters."""
+    for name in form.absent(chosen):
+        if len(graph.untouched) <= MUCH_UNTOUCHED * (len(graph.untouched) + len(graph.specs)):
+            return
+        for choice in range(min(3, len(form.options[name]))):
+            outcome = yield form.inputs({**chosen, name: choice})
+            if isinstance(outcome, ParamGraph) and len(outcome.untouched) < len(graph.untouched):
+                chosen, graph = {**chosen, name: choice}, outcome
+                break
 
 
 class _Form:
-    """The arguments of a forward pass, and which alternative each has."""
+    """The arguments of a forward pass, and the alternatives of each."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.options = {n: o for n in facts.accepted if (o := alternatives(facts, n))}
-        start = {n for n in self.options if ESSENTIAL.fullmatch(n)}
-        if any(n.startswith("pixel_values") for n in start):
-            start -= {n for n in start if "video" in n}
-        start |= set(facts.required) & set(self.options)
-        self.chosen = {n: 0 for n in self.options if n in start}
+        for name in facts.required:
+            self.options.setdefault(name, fallback(facts))
 
-    def key(self) -> tuple[tuple[str, int], ...]:
-        """What is chosen, as a value that can be compared."""
-        return tuple(sorted(self.chosen.items()))
+    def start(self) -> dict[str, int]:
+        """The first choice: what is required or essential, each in its first alternative."""
+        names = {n for n in self.options if ESSENTIAL.fullmatch(n)}
+        if any(n.startswith("pixel_values") for n in names):
+            names -= {n for n in names if "video" in n}
+        names |= set(self.facts.required) & set(self.options)
+        return {n: 0 for n in self.options if n in names}
 
-    def absent(self) -> list[str]:
+    def absent(self, chosen: dict[str, int]) -> list[str]:
         """Arguments with a rule that are not given."""
-        return [n for n in self.options if n not in self.chosen]
+        return [n for n in self.options if n not in chosen]
 
-    def inputs(self) -> ExampleInputs:
-        """The keyword arguments."""
-        kwargs: dict[str, Any] = {n: self.options[n][i] for n, i in self.chosen.items()}
+    def inputs(self, chosen: dict[str, int]) -> ExampleInputs:
+        """The keyword arguments of a choice."""
+        kwargs: dict[str, Any] = {n: self.options[n][i] for n, i in chosen.items()}
         if "use_cache" in self.facts.accepted:
             kwargs["use_cache"] = False
         return ExampleInputs((), kwargs)
 
-    def repair(self, error: Exception, tried: set[tuple[tuple[str, int], ...]]) -> bool:
-        """Change one argument that the error names; return whether there was one to change."""
-        adds = bool(_ABSENT.search(f"{type(error).__name__} {error}"))
+    def changes(self, chosen: dict[str, int], error: Exception) -> Iterator[dict[str, int]]:
+        """Yield choices that differ in one argument, the ones that the error names first."""
+        named: dict[str, None] = {}
         for words in _mentions(error):
-            named = [n for n in self.options if _names(n, words)]
-            for name in sorted(named, key=lambda n: (n in self.chosen) == adds):
-                if self._change(name, tried):
-                    return True
-        return any(self._change(name, tried) for name in self.chosen)
-
-    def _change(self, name: str, tried: set[tuple[tuple[str, int], ...]]) -> bool:
-        before = dict(self.chosen)
-        choice = self.chosen.get(name, -1) + 1
-        while choice < len(self.options[name]):
-            self.chosen[name] = choice
-            if self.key() not in tried:
-                return True
-            choice += 1
-        self.chosen = before
-        return False
+            named.update(dict.fromkeys(n for n in self.options if _names(n, words)))
+        order = sorted(named, key=lambda n: n in chosen)
+        order += [n for n in chosen if n not in named]
+        for name in order:
+            for choice in range(len(self.options[name])):
+                if chosen.get(name) != choice:
+                    yield {**chosen, name: choice}
+        for name in order:
+            if name in chosen and name not in self.facts.required and len(chosen) > 1:
+                yield {n: c for n, c in chosen.items() if n != name}
 
 
 def _names(argument: str, words: set[str]) -> bool:
