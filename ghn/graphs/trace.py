@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import GHNError, InputError, TraceError, UnsupportedModelError
+from ghn.graphs.buffers import initialise_counts
 from ghn.graphs.build import GraphBuilder
 from ghn.graphs.graph import ParamGraph
 from ghn.graphs.inputs import ExampleInputs, Failure, Outcome, candidates, describe
@@ -153,6 +154,9 @@ def _trace_on(
         args, kwargs = inputs.on(device, values)
         recorder = Recorder(model, values)
         with torch.no_grad(), recorder.recording(), torch.device(device):
+            if device == META:
+                with recorder.muted():
+                    initialise_counts(model)
             try:
                 output = model(*args, **kwargs)
             except Exception as error:

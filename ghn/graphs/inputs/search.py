@@ -28,6 +28,9 @@ MAX_TRIES = 48
 # Further arguments are tried while more than this share of the parameters is untouched.
 MUCH_UNTOUCHED = 0.1
 
+# A message that an argument is wanting.
+_WANTING = re.compile(r"None|specif|missing|requir|must|provide", re.IGNORECASE)
+
 Choice = tuple[tuple[str, int], ...]
 
 
@@ -56,7 +59,7 @@ def search_transformers(model: nn.Module) -> Generator[ExampleInputs, Outcome, N
             result = yield form.inputs(change)
             if tries >= MAX_TRIES and isinstance(result, Failure):
                 return
-            if _is_better(result, outcome, change, chosen):
+            if _is_better(result, outcome, added=len(change) > len(chosen)):
                 chosen, outcome = change, result
                 break
         else:
@@ -68,14 +71,12 @@ def _key(chosen: dict[str, int]) -> Choice:
     return tuple(sorted(chosen.items()))
 
 
-def _is_better(
-    result: Outcome, before: Failure, change: dict[str, int], chosen: dict[str, int]
-) -> bool:
-    """Whether a change led further; an added argument need only change the complaint."""
+def _is_better(result: Outcome, before: Failure, added: bool) -> bool:
+    """Whether a change led further; an argument that was wanting need only end the complaint."""
     if not isinstance(result, Failure) or result.progress > before.progress:
         return True
-    complaint = str(result.error) != str(before.error)
-    return result.progress == before.progress and len(change) > len(chosen) and complaint
+    settled = str(result.error) != str(before.error) and _WANTING.search(str(before.error))
+    return result.progress == before.progress and added and bool(settled)
 
 
 def _fill(
@@ -125,7 +126,8 @@ class _Form:
         named: dict[str, None] = {}
         for words in _mentions(error):
             named.update(dict.fromkeys(n for n in self.options if _names(n, words)))
-        order = sorted(named, key=lambda n: n in chosen)
+        wanting = bool(_WANTING.search(f"{type(error).__name__}: {error}"))
+        order = sorted(named, key=lambda n: (n in chosen) == wanting)
         order += [n for n in chosen if n not in named]
         for name in order:
             for choice in range(len(self.options[name])):
