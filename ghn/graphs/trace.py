@@ -8,6 +8,7 @@ trace falls back to a run on the CPU and says so.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = ["parameter_names", "trace"]
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
+CHECKS_OFF = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 # A value-dependent model larger than this is not copied to the CPU for the fallback.
 CPU_LIMIT_BYTES = 4 << 30
 
@@ -173,13 +175,22 @@ def _trace_on(
 
 @contextlib.contextmanager
 def _quiet_backends() -> Iterator[None]:
-    """Keep fused encoder layers out, so that every device records the same operators."""
+    """Keep fused encoder layers out, so that every device records the same operators.
+
+    Transformers' own switch leaves out its comparisons of what example inputs cannot match, such as
+    the number of placeholders in a text with the number of image features.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    checks = os.environ.get(CHECKS_OFF)
+    os.environ[CHECKS_OFF] = "1"
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        os.environ.pop(CHECKS_OFF)
+        if checks is not None:
+            os.environ[CHECKS_OFF] = checks
 
 
 def _flatten(value: Any) -> list[Tensor]:

@@ -58,6 +58,12 @@ class Values:
             return None
         return value
 
+    def forget(self, tensor: Tensor) -> None:
+        """Drop the value of a tensor, and of its views, after an unknown write."""
+        if (old := self._known.get(id(tensor))) is not None:
+            self._stale.add(old.untyped_storage()._cdata)
+            self._alive.append(old)
+
     def assumed(self, tensor: Tensor) -> Tensor:
         """Return what a tensor holds; of one that is unknown, the fixed answer: ones."""
         value = self.get(tensor)
@@ -123,9 +129,7 @@ class Values:
                     self.put(tensor, real)
                 return
         for tensor in written:
-            if (old := self._known.get(id(tensor))) is not None:
-                self._stale.add(old.untyped_storage()._cdata)
-                self._alive.append(old)
+            self.forget(tensor)
 
     def _overwrite(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Follow an operator that sets every element of its first argument."""
@@ -137,8 +141,8 @@ class Values:
                 old = torch.empty(args[0].shape, dtype=args[0].dtype, device=CPU)
                 self.put(args[0], old)
             old.copy_(value)
-        elif old is not None:
-            self._stale.add(old.untyped_storage()._cdata)
+        else:
+            self.forget(args[0])
 
     def _whole_split(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Make sizes that are unknown counts, each answered as one, add up to what there is."""
@@ -245,6 +249,18 @@ def _has_mask(args: tuple[Any, ...]) -> bool:
 
 
 
+def _put(values: Values, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Writing where a mask is true: whatever the mask, the shape stays that of the first argument."""
+    if all(values.get(index) is not None for index in args[1] if _is_mask(index)):
+        return _without_masks(values, func, args, kwargs)
+    for index in args[1]:
+        if _is_mask(index):
+            values.assumed(index)
+    values.forget(args[0])
+    written = func._schema.arguments[0].alias_info
+    return args[0] if written is not None else torch.empty_like(args[0])
+
+
 _SELECTIONS: dict[str, _Selection] = {
     "nonzero": _Selection(_by_value),
     "_unique2": _Selection(_by_value),
@@ -255,7 +271,7 @@ _SELECTIONS: dict[str, _Selection] = {
     "repeat_interleave": _Selection(_by_value),
     "masked_select": _Selection(_masked_select),
     "index": _Selection(_without_masks, _has_mask),
-    "index_put": _Selection(_without_masks, _has_mask),
-    "_index_put_impl": _Selection(_without_masks, _has_mask),
+    "index_put": _Selection(_put, _has_mask),
+    "_index_put_impl": _Selection(_put, _has_mask),
     "_unsafe_index": _Selection(_without_masks, _has_mask),
 }

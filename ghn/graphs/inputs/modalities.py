@@ -21,7 +21,7 @@ __all__ = ["ESSENTIAL", "alternatives", "fallback"]
 TOKENS = 16
 FRAMES = 16
 WAVE_SAMPLES = 16_000
-IMAGE_SIZES = (384, 512, 1024, 256, 64)
+IMAGE_SIZES = (384, 512, 1024, 1536, 256, 64)
 
 Rule = Callable[[Facts], Iterator[Any]]
 
