@@ -41,7 +41,7 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
     torch._weight_norm: "weight_norm",
     F.rms_norm: "rms_norm",
 }
-# Functions that make a tensor from numbers, and numbers from a tensor, without a dispatched operator.
+# Functions that make tensors from numbers, or numbers from tensors, without a dispatched operator.
 FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 TO_VALUES = {Tensor.tolist, Tensor.numpy, Tensor.__format__}
 # Python functions that call recorded functions: they are entered instead of run as one call.
@@ -86,6 +86,7 @@ class Recorder:
         self._muted = 0
         self._names = {id(m): name for name, m in model.named_modules()}
         self._scopes = [""]
+        self.entered: set[str] = set()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -149,8 +150,20 @@ class Recorder:
                 self.add("_local_scalar_dense", (tensor,), {}, None)
             self.values.guessed.clear()
 
+    def why_unused(self, parameter: str) -> str:
+        """Say why a parameter was not used: a module that did not run, or ran without it."""
+        *path, _ = parameter.split(".")
+        for depth in range(1, len(path) + 1):
+            module = ".".join(path[:depth])
+            if not any(e == module or e.startswith(f"{module}.") for e in self.entered):
+                return f"module {module!r} did not run"
+        where = f"module {'.'.join(path)!r}" if path else "the model"
+        return f"{where} was not asked for it"
+
     def _enter_module(self, module: nn.Module, args: Any) -> None:
-        self._scopes.append(self._names.get(id(module), self._scopes[-1]))
+        scope = self._names.get(id(module), self._scopes[-1])
+        self.entered.add(scope)
+        self._scopes.append(scope)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if len(self._scopes) > 1:

@@ -170,7 +170,9 @@ def _trace_on(
             builder.assumptions.append(
                 "the forward pass depends on values; it was recorded on the CPU with random input"
             )
-        return builder.build(results, list(parameters))
+        graph = builder.build(results, list(parameters))
+        graph.reasons.update({n: recorder.why_unused(n) for n in graph.untouched})
+        return graph
 
 
 @contextlib.contextmanager
@@ -217,9 +219,7 @@ def _bytes(parameters: dict[str, nn.Parameter]) -> int:
     return sum(p.numel() * p.element_size() for p in parameters.values())
 
 
-def _explain(
-    model: nn.Module, inputs: ExampleInputs, error: Exception, given: bool
-) -> GHNError:
+def _explain(model: nn.Module, inputs: ExampleInputs, error: Exception, given: bool) -> GHNError:
     what = f"{type(error).__name__}: {error}"
     message = (
         f"the forward pass of {type(model).__name__} failed on example inputs "

@@ -9,7 +9,6 @@ a truth value is true, a number is one, a selection selects everything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,12 +21,18 @@ META = torch.device("meta")
 CPU = torch.device("cpu")
 # Larger values are not kept: masks and grids are small.
 MAX_ELEMENTS = 1 << 22
-_RANDOM = frozenset(
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_RANDOM = _names(
     "rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal "
-    "uniform exponential random native_dropout dropout poisson geometric log_normal cauchy".split()
+    "uniform exponential random native_dropout dropout poisson geometric log_normal cauchy"
 )
 _OVERWRITES = frozenset({"copy", "fill", "zero"})
-_UNINITIALISED = frozenset("empty empty_like new_empty empty_strided new_empty_strided".split())
+_UNINITIALISED = _names("empty empty_like new_empty empty_strided new_empty_strided")
 
 
 class Values:
@@ -225,10 +230,7 @@ def _masked_select(
     return source.new_empty(count)
 
 
-
-def _without_masks(
-    values: Values, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _without_masks(values: Values, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Indexing by truth values: index by the positions of the true ones."""
     indices: list[Tensor | None] = []
     for index in args[1]:
@@ -248,9 +250,8 @@ def _has_mask(args: tuple[Any, ...]) -> bool:
     return any(_is_mask(index) for index in args[1])
 
 
-
 def _put(values: Values, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Writing where a mask is true: whatever the mask, the shape stays that of the first argument."""
+    """Writing where a mask is true: whatever the mask, the shape stays as it is."""
     if all(values.get(index) is not None for index in args[1] if _is_mask(index)):
         return _without_masks(values, func, args, kwargs)
     for index in args[1]:

@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ghn.errors import InputError
+from ghn.graphs.graph import ParamGraph
 from ghn.graphs.inputs.example import ExampleInputs, describe
 from ghn.graphs.inputs.layers import from_layers, from_timm, from_torchvision, signature
 from ghn.graphs.inputs.search import Failure, Outcome, search_transformers
-from ghn.graphs.graph import ParamGraph
 
 __all__ = ["ExampleInputs", "Failure", "Outcome", "candidates", "describe"]
 

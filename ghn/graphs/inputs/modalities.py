@@ -21,6 +21,7 @@ __all__ = ["ESSENTIAL", "alternatives", "fallback"]
 TOKENS = 16
 FRAMES = 16
 WAVE_SAMPLES = 16_000
+COMMON_BINS = (80, 128)
 IMAGE_SIZES = (384, 512, 1024, 1536, 256, 64)
 
 Rule = Callable[[Facts], Iterator[Any]]
@@ -106,7 +107,9 @@ def _patch_elements(facts: Facts) -> int:
 
 def _grid_side(facts: Facts) -> int:
     """Side of a patch grid such that an image fills as many positions as the text is long."""
-    return 4 * facts.number("vision", "spatial_merge_size", "merge_size", default=2)
+    return 4 * facts.number(
+        "vision", "spatial_merge_size", "merge_size", "pooling_kernel_size", default=2
+    )
 
 
 GRIDS = ("image_grid_thw", "grid_thw", "image_grids", "image_grid_hw")
@@ -137,7 +140,7 @@ def _pixels(facts: Facts) -> Iterator[Tensor]:
 
 
 def _patches(facts: Facts) -> Iterator[Tensor]:
-    """The patches of a square grid, flat (as wide as the first layer that could take them) or not."""
+    """The patches of a square grid: flat, as wide as the first layer could take them, or not."""
     number = _grid_side(facts) ** 2
     for width in dict.fromkeys([_patch_elements(facts), *facts.first_widths("vision")]):
         yield _floats(number, width)
@@ -212,7 +215,7 @@ def _frames(facts: Facts) -> int:
 def _features(facts: Facts) -> Iterator[Tensor]:
     """A spectrogram: bins first, or time first, of one clip; then stacked ones."""
     frames = _frames(facts)
-    widths = list(dict.fromkeys([_bins(facts), *facts.first_widths("audio")]))
+    widths = list(dict.fromkeys([_bins(facts), *facts.first_widths("audio"), *COMMON_BINS]))
     for bins in widths:
         yield _floats(1, bins, frames)
         yield _floats(1, 512, bins)
@@ -249,7 +252,9 @@ def _boxes(facts: Facts) -> Iterator[Tensor]:
 
 def _regions(facts: Facts) -> Iterator[Tensor]:
     """Features of regions, as wide as the config says."""
-    yield _floats(1, TOKENS, facts.number("vision", "visual_feat_dim", "visual_embedding_dim", default=2048))
+    yield _floats(
+        1, TOKENS, facts.number("vision", "visual_feat_dim", "visual_embedding_dim", default=2048)
+    )
 
 
 def _region_boxes(facts: Facts) -> Iterator[Tensor]:

@@ -128,14 +128,14 @@ class _Form:
             named.update(dict.fromkeys(n for n in self.options if _names(n, words)))
         wanting = bool(_WANTING.search(f"{type(error).__name__}: {error}"))
         order = sorted(named, key=lambda n: (n in chosen) == wanting)
-        order += [n for n in chosen if n not in named]
-        for name in order:
-            for choice in range(len(self.options[name])):
-                if chosen.get(name) != choice:
-                    yield {**chosen, name: choice}
-        for name in order:
-            if name in chosen and name not in self.facts.required and len(chosen) > 1:
-                yield {n: c for n, c in chosen.items() if n != name}
+        for names in (order, [n for n in chosen if n not in named]):
+            for name in names:
+                for choice in range(len(self.options[name])):
+                    if chosen.get(name) != choice:
+                        yield {**chosen, name: choice}
+            for name in names:
+                if name in chosen and name not in self.facts.required and len(chosen) > 1:
+                    yield {n: c for n, c in chosen.items() if n != name}
 
 
 def _names(argument: str, words: set[str]) -> bool:
