@@ -152,11 +152,11 @@ def _trace_on(
     inputs: ExampleInputs,
 ) -> ParamGraph:
     with _quiet_backends(), preserve_global_state(), isolate(model, device) as twin:
-        values = Values() if device == META else None
+        values = Values() if device.type == "meta" else None
         args, kwargs = inputs.on(device, values)
         recorder = Recorder(model, values)
         with torch.no_grad(), recorder.recording(), torch.device(device):
-            if device == META:
+            if values is not None:
                 with recorder.muted():
                     initialise_counts(model)
             try:

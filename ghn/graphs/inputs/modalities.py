@@ -22,7 +22,7 @@ TOKENS = 16
 FRAMES = 16
 WAVE_SAMPLES = 16_000
 COMMON_BINS = (80, 128)
-IMAGE_SIZES = (384, 512, 1024, 1536, 256, 64)
+IMAGE_SIZES = (384, 1024, 1536)
 
 Rule = Callable[[Facts], Iterator[Any]]
 
@@ -123,20 +123,23 @@ def _pixels(facts: Facts) -> Iterator[Tensor]:
     gridded = any(name in facts.accepted for name in GRIDS)
     if gridded or rows:
         yield from (p[None] if rows and not gridded else p for p in patches)
-    channels, (height, width) = _channels(facts), _image_size(facts)
-    yield _floats(1, channels, height, width)
-    yield _floats(1, 1, channels, height, width)
-    yield _floats(1, 2, channels, height, width)
     frames = facts.number("vision", "num_frames", "frames_per_clip", default=FRAMES)
-    yield _floats(1, frames, channels, height, width)
     tiles = facts.number("vision", "max_num_tiles", default=1)
-    yield _floats(1, 1, tiles, channels, height, width)
-    for size in IMAGE_SIZES:
-        yield _floats(1, channels, size, size)
-    high, wide = _patch(facts)
+    channels = _channels(facts)
+    for height, width in _image_sizes(facts):
+        for leading in ((1,), (1, 1), (1, 2), (1, frames), (1, 1, tiles)):
+            yield _floats(*leading, channels, height, width)
+    (high, wide), (height, width) = _patch(facts), _image_size(facts)
     yield _floats(1, 1, (height // high) * (width // wide), _patch_elements(facts))
     yield from (p for p in patches if not gridded)
     yield from (p[None] for p in patches if not rows or gridded)
+
+
+def _image_sizes(facts: Facts) -> list[tuple[int, int]]:
+    """The config's size, then some that patches of its size fill evenly, then common ones."""
+    high, wide = _patch(facts)
+    even = [(high * n, wide * n) for n in (4, 16, 8)]
+    return list(dict.fromkeys([_image_size(facts), *even, *((s, s) for s in IMAGE_SIZES)]))
 
 
 def _patches(facts: Facts) -> Iterator[Tensor]:

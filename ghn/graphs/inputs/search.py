@@ -9,6 +9,7 @@ The number of tries is bounded and their order is fixed.
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import re
 from collections.abc import Generator, Iterator
@@ -24,12 +25,17 @@ from ghn.graphs.inputs.modalities import ESSENTIAL, alternatives, fallback
 
 __all__ = ["Failure", "Outcome", "search_transformers"]
 
-MAX_TRIES = 48
+MAX_TRIES = 64
+MAX_LINES = 24  # of one call expression
 # Further arguments are tried while more than this share of the parameters is untouched.
 MUCH_UNTOUCHED = 0.1
 
 # A message that an argument is wanting.
 _WANTING = re.compile(r"None|specif|missing|requir|must|provide", re.IGNORECASE)
+
+_AXES = re.compile(r"values to unpack \(expected (\d+)")
+# Arguments that steer more than they carry: tried last.
+_STEERING = re.compile(r".*mask.*|.*position_ids|.*embeds|.*type_ids")
 
 Choice = tuple[tuple[str, int], ...]
 
@@ -51,8 +57,10 @@ def search_transformers(model: nn.Module) -> Generator[ExampleInputs, Outcome, N
     outcome = yield form.inputs(chosen)
     tried, tries = {_key(chosen)}, 1
     while isinstance(outcome, Failure):
-        for change in form.changes(chosen, outcome.error):
-            if _key(change) in tried:
+        refused: set[tuple[str, int]] = set()
+        for name, change in form.changes(chosen, outcome.error):
+            layout = (name, form.axes(name, change))
+            if _key(change) in tried or layout in refused:
                 continue
             tried.add(_key(change))
             tries += 1
@@ -62,6 +70,8 @@ def search_transformers(model: nn.Module) -> Generator[ExampleInputs, Outcome, N
             if _is_better(result, outcome, added=len(change) > len(chosen)):
                 chosen, outcome = change, result
                 break
+            if layout[1] != form.axes(name, chosen):
+                refused.add(layout)
         else:
             return
     yield from _fill(form, chosen, outcome)
@@ -83,7 +93,7 @@ def _fill(
     form: _Form, chosen: dict[str, int], graph: ParamGraph
 ) -> Generator[ExampleInputs, Outcome, None]:
     """Try further arguments one by one; keep those that reach more parameters."""
-    for name in form.absent(chosen):
+    for name in sorted(form.absent(chosen), key=lambda n: bool(_STEERING.fullmatch(n))):
         if len(graph.untouched) <= MUCH_UNTOUCHED * (len(graph.untouched) + len(graph.specs)):
             return
         for choice in range(min(3, len(form.options[name]))):
@@ -111,7 +121,7 @@ class _Form:
         return {n: 0 for n in self.options if n in names}
 
     def absent(self, chosen: dict[str, int]) -> list[str]:
-        """Arguments with a rule that are not given."""
+        """Arguments with a rule that are not given, in order."""
         return [n for n in self.options if n not in chosen]
 
     def inputs(self, chosen: dict[str, int]) -> ExampleInputs:
@@ -121,8 +131,14 @@ class _Form:
             kwargs["use_cache"] = False
         return ExampleInputs((), kwargs)
 
-    def changes(self, chosen: dict[str, int], error: Exception) -> Iterator[dict[str, int]]:
-        """Yield choices that differ in one argument, the ones that the error names first."""
+    def axes(self, name: str, chosen: dict[str, int]) -> int:
+        """Number of axes of an argument as chosen; -1 if it is not given."""
+        return self.options[name][chosen[name]].ndim if name in chosen else -1
+
+    def changes(
+        self, chosen: dict[str, int], error: Exception
+    ) -> Iterator[tuple[str, dict[str, int]]]:
+        """Yield an argument and the choice with it changed, those that the error names first."""
         named: dict[str, None] = {}
         for words in _mentions(error):
             named.update(dict.fromkeys(n for n in self.options if _names(n, words)))
@@ -130,12 +146,25 @@ class _Form:
         order = sorted(named, key=lambda n: (n in chosen) == wanting)
         for names in (order, [n for n in chosen if n not in named]):
             for name in names:
-                for choice in range(len(self.options[name])):
-                    if chosen.get(name) != choice:
-                        yield {**chosen, name: choice}
+                for choice in self._ranked(name, chosen, error):
+                    yield name, {**chosen, name: choice}
             for name in names:
                 if name in chosen and name not in self.facts.required and len(chosen) > 1:
-                    yield {n: c for n, c in chosen.items() if n != name}
+                    yield name, {n: c for n, c in chosen.items() if n != name}
+
+    def _ranked(self, name: str, chosen: dict[str, int], error: Exception) -> list[int]:
+        """Other alternatives of an argument: those with the number of axes asked for come first."""
+        options = self.options[name]
+        wanted = _AXES.search(str(error))
+        if wanted is not None:
+            axes = int(wanted.group(1))
+        else:
+            axes = self.axes(name, chosen)
+        others = [i for i in range(len(options)) if chosen.get(name) != i]
+        fitting = [i for i in others if options[i].ndim == axes]
+        if wanted is not None and fitting:
+            return fitting
+        return fitting + [i for i in others if i not in fitting]
 
 
 def _names(argument: str, words: set[str]) -> bool:
@@ -156,5 +185,8 @@ def _mentions(error: Exception) -> Iterator[set[str]]:
 def _lines(traceback: TracebackType | None) -> Iterator[str]:
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        yield linecache.getline(code.co_filename, traceback.tb_lineno)
+        positions = next(itertools.islice(code.co_positions(), traceback.tb_lasti // 2, None))
+        first = positions[0] or traceback.tb_lineno
+        last = min(positions[1] or first, first + MAX_LINES)
+        yield "".join(linecache.getline(code.co_filename, n) for n in range(first, last + 1))
         traceback = traceback.tb_next
