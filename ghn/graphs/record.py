@@ -213,7 +213,7 @@ class _FunctionMode(TorchFunctionMode):
         values = self.recorder.values
         if values is None:
             return None
-        if func in FROM_VALUES and not any(tensors_in((args[-1:],))):
+        if func in FROM_VALUES and next(tensors_in(args[-1:]), None) is None:
             with _disable_current_modes():
                 return values.twin(func(*args, **{**kwargs, "device": "cpu"}))
         if func in TO_VALUES and args[0].is_meta:

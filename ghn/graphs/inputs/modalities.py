@@ -130,7 +130,9 @@ def _pixels(facts: Facts) -> Iterator[Tensor]:
         for leading in ((1,), (1, 1), (1, 2), (1, frames), (1, 1, tiles)):
             yield _floats(*leading, channels, height, width)
     (high, wide), (height, width) = _patch(facts), _image_size(facts)
-    yield _floats(1, 1, (height // high) * (width // wide), _patch_elements(facts))
+    full = (height // high) * (width // wide)
+    yield _floats(1, full, _patch_elements(facts))
+    yield _floats(1, 1, full, _patch_elements(facts))
     yield from (p for p in patches if not gridded)
     yield from (p[None] for p in patches if not rows or gridded)
 
@@ -138,7 +140,7 @@ def _pixels(facts: Facts) -> Iterator[Tensor]:
 def _image_sizes(facts: Facts) -> list[tuple[int, int]]:
     """The config's size, then some that patches of its size fill evenly, then common ones."""
     high, wide = _patch(facts)
-    even = [(high * n, wide * n) for n in (4, 16, 8)]
+    even = [(high * n, wide * n) for n in (4, 32, 16)]
     return list(dict.fromkeys([_image_size(facts), *even, *((s, s) for s in IMAGE_SIZES)]))
 
 
@@ -164,6 +166,16 @@ def _video(facts: Facts) -> Iterator[Tensor]:
 def _grid(facts: Facts) -> Iterator[Tensor]:
     side = _grid_side(facts)
     yield torch.tensor([[1, side, side]])
+
+
+def _merges(facts: Facts) -> Iterator[Tensor]:
+    """How many patches along each side become one token."""
+    yield torch.tensor([_grid_side(facts) // 4])
+
+
+def _pooled(facts: Facts) -> Iterator[Tensor]:
+    """Which patches make each pooled token: four neighbours."""
+    yield torch.arange(4 * TOKENS).reshape(TOKENS, 4)
 
 
 def _plane(facts: Facts) -> Iterator[Tensor]:
@@ -227,6 +239,7 @@ def _features(facts: Facts) -> Iterator[Tensor]:
     yield _floats(1, length, widths[0])
     yield _floats(1, 1, length, widths[0])
     yield _floats(1, 4, length, widths[0])
+    yield from (_floats(1, WAVE_SAMPLES // 320, bins) for bins in widths)
     yield _floats(1, WAVE_SAMPLES)
 
 
@@ -240,7 +253,9 @@ def _wave(facts: Facts) -> Iterator[Tensor]:
     """A waveform, with or without a channel axis; or a spectrogram under the same name."""
     yield _floats(1, WAVE_SAMPLES)
     yield _floats(1, 1, WAVE_SAMPLES)
+    yield _floats(1, 15 * 1920)  # 1.2 s at 24 kHz, whole at every common hop
     yield from _features(facts)
+    yield from _hidden(facts)
 
 
 # Boxes, prompts and time series
@@ -326,6 +341,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     (r"aspect_ratio_mask", _tile_mask),
     (r"task_inputs", _task),
     (r"(image_|video_|)grid_thw", _grid),
+    (r"(image_|video_|)merge_sizes", _merges),
+    (r"prompt_masks", _pixels),
+    (r"(image|video)_token_pooling", _pooled),
     (r"image_grids|image_grid_hw|spatial_shapes|target_sizes", _plane),
     (r".*image_sizes", _pixel_sizes),
     (r"(image|pixel|video)_position_ids", _patch_positions),
@@ -358,7 +376,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
 # Arguments given from the start where they are accepted: what a model is for, not what steers it.
 ESSENTIAL = re.compile(
     r"input_ids|decoder_input_ids|pixel_values|input_features|input_values|bbox|inputs|past_values"
-    r"|.*grid_thw|image_grids|spatial_shapes|image_sizes|.*input_features|image_pixel_values"
+    r"|.*grid_thw|.*merge_sizes|target_sizes|image_grids|spatial_shapes|image_sizes"
+    r"|.*input_features|image_pixel_values"
 )
 
 
@@ -369,7 +388,7 @@ def fallback(facts: Facts) -> list[Any]:
 
 def alternatives(facts: Facts, name: str) -> list[Any]:
     """Return what an argument can be, best first; empty if no rule knows its name."""
-    if not facts.takes_tensor(name):
+    if not (ESSENTIAL.fullmatch(name) or facts.takes_tensor(name)):
         return []
     for pattern, rule in RULES:
         if re.fullmatch(pattern, name):

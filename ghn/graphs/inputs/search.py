@@ -31,9 +31,9 @@ MAX_LINES = 24  # of one call expression
 MUCH_UNTOUCHED = 0.1
 
 # A message that an argument is wanting.
-_WANTING = re.compile(r"None|specif|missing|requir|must|provide", re.IGNORECASE)
+_WANTING = re.compile(r"None|specif|missing|requir|must|provide|unknown", re.IGNORECASE)
 
-_AXES = re.compile(r"values to unpack \(expected (\d+)")
+_AXES = re.compile(r"values to unpack \(expected (\d+)|must be a (\d+)D")
 # Arguments that steer more than they carry: tried last.
 _STEERING = re.compile(r".*mask.*|.*position_ids|.*embeds|.*type_ids")
 
@@ -144,7 +144,10 @@ class _Form:
             named.update(dict.fromkeys(n for n in self.options if _names(n, words)))
         wanting = bool(_WANTING.search(f"{type(error).__name__}: {error}"))
         order = sorted(named, key=lambda n: (n in chosen) == wanting)
-        for names in (order, [n for n in chosen if n not in named]):
+        groups = [order, [n for n in chosen if n not in named]]
+        if wanting:
+            groups.append([n for n in self.absent(chosen) if n not in named])
+        for names in groups:
             for name in names:
                 for choice in self._ranked(name, chosen, error):
                     yield name, {**chosen, name: choice}
@@ -156,10 +159,11 @@ class _Form:
         """Other alternatives of an argument: those with the number of axes asked for come first."""
         options = self.options[name]
         wanted = _AXES.search(str(error))
-        if wanted is not None:
-            axes = int(wanted.group(1))
-        else:
-            axes = self.axes(name, chosen)
+        axes = (
+            int(wanted.group(1) or wanted.group(2))
+            if wanted is not None
+            else self.axes(name, chosen)
+        )
         others = [i for i in range(len(options)) if chosen.get(name) != i]
         fitting = [i for i in others if options[i].ndim == axes]
         if wanted is not None and fitting:
@@ -169,8 +173,9 @@ class _Form:
 
 def _names(argument: str, words: set[str]) -> bool:
     """Whether an argument is among the words, or one of the words is the end of its name."""
-    return argument in words or any(
-        len(word) > 4 and argument.endswith(f"_{word}") for word in words
+    return any(
+        argument == word.lower() or (len(word) > 4 and argument.endswith(f"_{word}"))
+        for word in words
     )
 
 
