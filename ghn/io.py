@@ -56,10 +56,16 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Append one line to a UTF-8 text file, and put it on the disk."""
+    """Append one line to a UTF-8 text file, and put it on the disk.
+
+    A last line that was cut off stays a line of its own.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(f"{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())

@@ -40,6 +40,7 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
     torch.rnn_relu_cell: "rnn_relu_cell",
     torch._weight_norm: "weight_norm",
     F.rms_norm: "rms_norm",
+    F.one_hot: "one_hot",
 }
 # Functions that make tensors from numbers, or numbers from tensors, without a dispatched operator.
 FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
