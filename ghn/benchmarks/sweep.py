@@ -26,7 +26,16 @@ __all__ = ["MANY_UNTOUCHED", "Limits", "Traced", "summarize", "trace_all", "trac
 
 # A model with a larger share of its parameters untouched does not count as traced.
 MANY_UNTOUCHED = 0.2
-PRELOADED = ["torch", "torchvision", "timm", "transformers", "ghn.graphs", "ghn.zoo.library"]
+PRELOADED = [
+    "__main__",
+    "torch._dynamo",
+    "torchvision",
+    "timm",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "ghn.graphs",
+    "ghn.zoo.library",
+]
 
 
 @dataclasses.dataclass(frozen=True)
