@@ -6,24 +6,15 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ghn.graphs.inputs.example import ExampleInputs
+from ghn.graphs.inputs.tensors import TOKENS, floats, ids
 
 __all__ = ["from_layers", "from_timm", "from_torchvision", "signature"]
 
 IMAGE_SIZES = (224, 32, 28, 64, 256, 299, 384, 96, 128, 512, 16, 8)
-TOKENS = 16
 FRAMES = 16
-
-
-def _floats(*shape: int) -> Tensor:
-    return torch.empty(shape, device="meta")
-
-
-def _ids(*shape: int) -> Tensor:
-    return torch.empty(shape, device="meta", dtype=torch.long)
 
 
 def signature(model: nn.Module) -> str:
@@ -72,7 +63,7 @@ def from_timm(model: nn.Module) -> list[ExampleInputs]:
 
 
 def _images(channels: int, sizes: list[tuple[int, ...]]) -> list[ExampleInputs]:
-    return [ExampleInputs((_floats(1, channels, *size),)) for size in sizes]
+    return [ExampleInputs((floats(1, channels, *size),)) for size in sizes]
 
 
 def _image_channels(model: nn.Module) -> int | None:
@@ -88,11 +79,11 @@ def from_torchvision(model: nn.Module) -> list[ExampleInputs]:
     if not package.startswith("torchvision.models"):
         return []
     if ".detection" in package:
-        return [ExampleInputs(([_floats(3, 320, 320)],))]
+        return [ExampleInputs(([floats(3, 320, 320)],))]
     if ".optical_flow" in package:
-        return [ExampleInputs((_floats(1, 3, 128, 128), _floats(1, 3, 128, 128)))]
+        return [ExampleInputs((floats(1, 3, 128, 128), floats(1, 3, 128, 128)))]
     if ".video" in package:
-        return [ExampleInputs((_floats(1, 3, FRAMES, s, s),)) for s in (112, 224)]
+        return [ExampleInputs((floats(1, 3, FRAMES, s, s),)) for s in (112, 224)]
     sizes: list[tuple[int, ...]] = [(s, s) for s in IMAGE_SIZES]
     own = getattr(model, "image_size", None)
     return _images(3, [_pair(own), *sizes] if own else sizes)
@@ -109,7 +100,7 @@ def from_layers(model: nn.Module) -> list[ExampleInputs]:
 
 def _named(name: str, tensor: Tensor) -> Tensor:
     if any(word in name.lower() for word in ("ids", "token", "index", "indices")):
-        return _ids(1, TOKENS)
+        return ids(1, TOKENS)
     return tensor
 
 
@@ -121,11 +112,11 @@ def _first_layer_inputs(model: nn.Module) -> Iterator[Tensor]:
             return
     widths = [p.shape for p in model.parameters() if p.ndim == 2]
     if widths:
-        yield _floats(1, widths[0][1])
-        yield _floats(1, widths[0][0])
+        yield floats(1, widths[0][1])
+        yield floats(1, widths[0][0])
     elif (first := next(iter(model.parameters()), None)) is not None:
-        yield _floats(1, *first.shape[-1:])
-        yield _floats(1, *first.shape)
+        yield floats(1, *first.shape[-1:])
+        yield floats(1, *first.shape)
 
 
 def _layer_inputs(module: nn.Module) -> Iterator[Tensor]:
@@ -134,27 +125,27 @@ def _layer_inputs(module: nn.Module) -> Iterator[Tensor]:
         dims = len(module.kernel_size)
         for size in IMAGE_SIZES:
             time = (FRAMES,) if dims == 3 else ()
-            yield _floats(1, module.in_channels, *time, *(size,) * min(dims, 2))
+            yield floats(1, module.in_channels, *time, *(size,) * min(dims, 2))
     elif isinstance(module, nn.Embedding):
-        yield _ids(1, TOKENS)
+        yield ids(1, TOKENS)
     elif isinstance(module, nn.EmbeddingBag):
-        yield _ids(2, TOKENS)
+        yield ids(2, TOKENS)
     elif isinstance(module, nn.RNNBase):
-        yield _floats(TOKENS, 1, module.input_size)
+        yield floats(TOKENS, 1, module.input_size)
     elif isinstance(module, nn.MultiheadAttention):
-        yield _floats(1, TOKENS, module.embed_dim)
+        yield floats(1, TOKENS, module.embed_dim)
     elif isinstance(module, (nn.Linear, nn.Bilinear, nn.RNNCellBase)):
         width = next(
             int(getattr(module, n))
             for n in ("in_features", "in1_features", "input_size")
             if hasattr(module, n)
         )
-        yield _floats(1, width)
-        yield _floats(1, TOKENS, width)
+        yield floats(1, width)
+        yield floats(1, TOKENS, width)
     elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-        yield _floats(1, *module.normalized_shape)
-        yield _floats(1, TOKENS, *module.normalized_shape)
+        yield floats(1, *module.normalized_shape)
+        yield floats(1, TOKENS, *module.normalized_shape)
     elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
         channels = module.num_channels if isinstance(module, nn.GroupNorm) else module.num_features
-        yield _floats(2, channels, 32, 32)
-        yield _floats(2, channels)
+        yield floats(2, channels, 32, 32)
+        yield floats(2, channels)
