@@ -24,6 +24,7 @@ Rule = Callable[[Facts], Iterator[Tensor]]
 RULES: tuple[tuple[str, Rule], ...] = (
     (r"pixel_values_videos", vision.video),
     (r"pixel_values|.*pixel_values.*|image|images|prompt_pixel_values", vision.pixels),
+    (r"flattened_patches", vision.placed_patches),
     (r"(lang|speaker|aspect_ratio)_ids?", text.single_id),
     (r"aspect_ratio_mask", vision.tile_mask),
     (r"task_inputs", text.fixed_length_ids),
@@ -64,7 +65,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
 ESSENTIAL = re.compile(
     r"input_ids|decoder_input_ids|pixel_values|input_features|input_values|bbox|inputs|past_values"
     r"|.*grid_thw|.*merge_sizes|target_sizes|image_grids|spatial_shapes|image_sizes"
-    r"|.*input_features|image_pixel_values"
+    r"|.*input_features|image_pixel_values|flattened_patches"
 )
 
 

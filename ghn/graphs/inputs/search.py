@@ -14,7 +14,7 @@ import linecache
 import re
 from collections.abc import Generator, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -26,6 +26,7 @@ from ghn.graphs.inputs.modalities import ESSENTIAL, alternatives, fallback
 __all__ = ["Failure", "Outcome", "search_transformers"]
 
 MAX_TRIES = 64
+FILL_TRIES = 6
 MAX_LINES = 24  # of one call expression
 # Further arguments are tried while more than this share of the parameters is untouched.
 MUCH_UNTOUCHED = 0.1
@@ -37,7 +38,7 @@ _AXES = re.compile(r"values to unpack \(expected (\d+)|must be a (\d+)D")
 # Arguments that steer more than they carry: tried last.
 _STEERING = re.compile(r".*mask.*|.*position_ids|.*embeds|.*type_ids")
 
-Choice = tuple[tuple[str, int], ...]
+Choice = dict[str, int]  # which alternative each given argument has
 
 
 class Failure(NamedTuple):
@@ -48,36 +49,47 @@ class Failure(NamedTuple):
 
 
 Outcome = ParamGraph | Failure
+T = TypeVar("T")
+Search = Generator[ExampleInputs, Outcome, T]
 
 
-def search_transformers(model: nn.Module) -> Generator[ExampleInputs, Outcome, None]:
+def search_transformers(model: nn.Module) -> Search[None]:
     """Yield arguments to try; receive what became of them."""
     form = _Form(Facts(model))
-    chosen = form.start()
+    chosen, outcome = yield from _climb(form, form.start(), MAX_TRIES)
+    if isinstance(outcome, ParamGraph):
+        yield from _fill(form, chosen, outcome)
+
+
+def _climb(form: _Form, chosen: Choice, tries: int) -> Search[tuple[Choice, Outcome]]:
+    """Change one argument after the other until the forward pass succeeds, or nothing helps."""
     outcome = yield form.inputs(chosen)
-    tried, tries = {_key(chosen)}, 1
+    tried = {_key(chosen)}
     while isinstance(outcome, Failure):
         refused: set[tuple[str, int]] = set()
+        indifferent: set[str] = set()
         for name, change in form.changes(chosen, outcome.error):
             layout = (name, form.axes(name, change))
-            if _key(change) in tried or layout in refused:
+            skip = layout in refused or (name in indifferent and name in change)
+            if skip or _key(change) in tried:
                 continue
+            if len(tried) >= tries:
+                return chosen, outcome
             tried.add(_key(change))
-            tries += 1
             result = yield form.inputs(change)
-            if tries >= MAX_TRIES and isinstance(result, Failure):
-                return
             if _is_better(result, outcome, added=len(change) > len(chosen)):
                 chosen, outcome = change, result
                 break
             if layout[1] != form.axes(name, chosen):
                 refused.add(layout)
+            elif isinstance(result, Failure) and str(result.error) == str(outcome.error):
+                indifferent.add(name)
         else:
-            return
-    yield from _fill(form, chosen, outcome)
+            return chosen, outcome
+    return chosen, outcome
 
 
-def _key(chosen: dict[str, int]) -> Choice:
+def _key(chosen: Choice) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(chosen.items()))
 
 
@@ -89,18 +101,14 @@ def _is_better(result: Outcome, before: Failure, added: bool) -> bool:
     return result.progress == before.progress and added and bool(settled)
 
 
-def _fill(
-    form: _Form, chosen: dict[str, int], graph: ParamGraph
-) -> Generator[ExampleInputs, Outcome, None]:
+def _fill(form: _Form, chosen: Choice, graph: ParamGraph) -> Search[None]:
     """Try further arguments one by one; keep those that reach more parameters."""
     for name in sorted(form.absent(chosen), key=lambda n: bool(_STEERING.fullmatch(n))):
         if len(graph.untouched) <= MUCH_UNTOUCHED * (len(graph.untouched) + len(graph.specs)):
             return
-        for choice in range(min(3, len(form.options[name]))):
-            outcome = yield form.inputs({**chosen, name: choice})
-            if isinstance(outcome, ParamGraph) and len(outcome.untouched) < len(graph.untouched):
-                chosen, graph = {**chosen, name: choice}, outcome
-                break
+        changed, outcome = yield from _climb(form, {**chosen, name: 0}, FILL_TRIES)
+        if isinstance(outcome, ParamGraph) and len(outcome.untouched) < len(graph.untouched):
+            chosen, graph = changed, outcome
 
 
 class _Form:
@@ -112,7 +120,7 @@ class _Form:
         for name in facts.required:
             self.options.setdefault(name, fallback(facts))
 
-    def start(self) -> dict[str, int]:
+    def start(self) -> Choice:
         """The first choice: what is required or essential, each in its first alternative."""
         names = {n for n in self.options if ESSENTIAL.fullmatch(n)}
         if any(n.startswith("pixel_values") for n in names):
@@ -120,24 +128,22 @@ class _Form:
         names |= set(self.facts.required) & set(self.options)
         return {n: 0 for n in self.options if n in names}
 
-    def absent(self, chosen: dict[str, int]) -> list[str]:
+    def absent(self, chosen: Choice) -> list[str]:
         """Arguments with a rule that are not given, in order."""
         return [n for n in self.options if n not in chosen]
 
-    def inputs(self, chosen: dict[str, int]) -> ExampleInputs:
+    def inputs(self, chosen: Choice) -> ExampleInputs:
         """The keyword arguments of a choice."""
         kwargs: dict[str, Any] = {n: self.options[n][i] for n, i in chosen.items()}
         if "use_cache" in self.facts.accepted:
             kwargs["use_cache"] = False
         return ExampleInputs((), kwargs)
 
-    def axes(self, name: str, chosen: dict[str, int]) -> int:
+    def axes(self, name: str, chosen: Choice) -> int:
         """Number of axes of an argument as chosen; -1 if it is not given."""
         return self.options[name][chosen[name]].ndim if name in chosen else -1
 
-    def changes(
-        self, chosen: dict[str, int], error: Exception
-    ) -> Iterator[tuple[str, dict[str, int]]]:
+    def changes(self, chosen: Choice, error: Exception) -> Iterator[tuple[str, Choice]]:
         """Yield an argument and the choice with it changed, those that the error names first."""
         named: dict[str, None] = {}
         for words in _mentions(error):
@@ -155,7 +161,7 @@ class _Form:
                 if name in chosen and name not in self.facts.required and len(chosen) > 1:
                     yield name, {n: c for n, c in chosen.items() if n != name}
 
-    def _ranked(self, name: str, chosen: dict[str, int], error: Exception) -> list[int]:
+    def _ranked(self, name: str, chosen: Choice, error: Exception) -> list[int]:
         """Other alternatives of an argument: those with the number of axes asked for come first."""
         options = self.options[name]
         wanted = _AXES.search(str(error))

@@ -69,7 +69,9 @@ def hidden_states(facts: Facts) -> Iterator[Tensor]:
     """States as wide as the model."""
     for width in dict.fromkeys(
         n
-        for v in facts.values("text", "hidden_size", "d_model", "embed_dim", "latent_dim")
+        for v in facts.values(
+            "text", "hidden_size", "d_model", "embed_dim", "latent_dim", "encoder_hidden_size"
+        )
         if (n := v) and isinstance(n, int)
     ):
         yield floats(1, TOKENS, width)

@@ -20,6 +20,7 @@ __all__ = [
     "pixel_mask",
     "pixel_sizes",
     "pixels",
+    "placed_patches",
     "plane",
     "pooled",
     "prompt_boxes",
@@ -99,6 +100,11 @@ def _patches(facts: Facts) -> Iterator[Tensor]:
     for width in dict.fromkeys([_patch_elements(facts), *facts.first_widths("vision")]):
         yield floats(number, width)
     yield floats(number, _channels(facts), *_patch(facts))
+
+
+def placed_patches(facts: Facts) -> Iterator[Tensor]:
+    """Flat patches that start with their row and column."""
+    yield floats(1, _grid_side(facts) ** 2, 2 + _patch_elements(facts))
 
 
 def video(facts: Facts) -> Iterator[Tensor]:
