@@ -88,6 +88,7 @@ class Recorder:
         self._names = {id(m): name for name, m in model.named_modules()}
         self._scopes = [""]
         self.entered: set[str] = set()
+        self.guessed = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -147,6 +148,7 @@ class Recorder:
     def note_guesses(self) -> None:
         """File a call for each tensor whose unknown values were asked for since the last time."""
         if self.values is not None:
+            self.guessed = self.guessed or bool(self.values.guessed)
             for tensor in self.values.guessed:
                 self.add("_local_scalar_dense", (tensor,), {}, None)
             self.values.guessed.clear()

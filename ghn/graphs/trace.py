@@ -37,9 +37,9 @@ CPU_LIMIT_BYTES = 4 << 30
 class _ForwardError(Exception):
     """The model's own code raised `failure.error`; never leaves this module."""
 
-    def __init__(self, error: Exception, progress: int) -> None:
-        super().__init__(str(error))
-        self.failure = Failure(error, progress)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure.error))
+        self.failure = failure
 
 
 def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
@@ -129,6 +129,9 @@ def _search(
     if best is not None:
         return best
     tried, failure = max(failures, key=lambda f: f[1].progress)
+    if failure.guessed and _bytes(parameters) <= CPU_LIMIT_BYTES:
+        with contextlib.suppress(_ForwardError):
+            return _trace_on(CPU, model, parameters, tried)
     raise _explain(model, tried, failure.error, given) from failure.error
 
 
@@ -162,7 +165,8 @@ def _trace_on(
             try:
                 output = model(*args, **kwargs)
             except Exception as error:
-                raise _ForwardError(error, len(recorder.calls)) from error
+                guessed = recorder.guessed
+                raise _ForwardError(Failure(error, len(recorder.calls), guessed)) from error
         stand_ins = {name: twin.of(p) for name, p in parameters.items()}
         builder = GraphBuilder(recorder.calls, stand_ins, _flatten((args, kwargs)))
         results = [(t, recorder.sources(t)) for t in _flatten(output)]

@@ -42,10 +42,17 @@ Choice = dict[str, int]  # which alternative each given argument has
 
 
 class Failure(NamedTuple):
-    """A forward pass that failed: its error, and how many operators it ran before."""
+    """A forward pass that failed.
+
+    Attributes:
+        error: What the model raised.
+        progress: How many operators it ran before.
+        guessed: Whether a value that it read was unknown.
+    """
 
     error: Exception
     progress: int
+    guessed: bool = False
 
 
 Outcome = ParamGraph | Failure
@@ -67,23 +74,23 @@ def _climb(form: _Form, chosen: Choice, tries: int) -> Search[tuple[Choice, Outc
     tried = {_key(chosen)}
     while isinstance(outcome, Failure):
         refused: set[tuple[str, int]] = set()
-        indifferent: set[str] = set()
         for name, change in form.changes(chosen, outcome.error):
             layout = (name, form.axes(name, change))
-            skip = layout in refused or (name in indifferent and name in change)
-            if skip or _key(change) in tried:
+            if layout in refused or _key(change) in tried:
                 continue
             if len(tried) >= tries:
                 return chosen, outcome
             tried.add(_key(change))
             result = yield form.inputs(change)
-            if _is_better(result, outcome, added=len(change) > len(chosen)):
+            if not isinstance(result, Failure) or _is_better(
+                result, outcome, added=len(change) > len(chosen)
+            ):
                 chosen, outcome = change, result
                 break
-            if layout[1] != form.axes(name, chosen):
+            other = layout[1] != form.axes(name, chosen)
+            same = str(result.error) == str(outcome.error) and not _AXES.search(str(result.error))
+            if same or (other and result.progress < outcome.progress):
                 refused.add(layout)
-            elif isinstance(result, Failure) and str(result.error) == str(outcome.error):
-                indifferent.add(name)
         else:
             return chosen, outcome
     return chosen, outcome
@@ -93,9 +100,9 @@ def _key(chosen: Choice) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(chosen.items()))
 
 
-def _is_better(result: Outcome, before: Failure, added: bool) -> bool:
+def _is_better(result: Failure, before: Failure, added: bool) -> bool:
     """Whether a change led further; an argument that was wanting need only end the complaint."""
-    if not isinstance(result, Failure) or result.progress > before.progress:
+    if result.progress > before.progress:
         return True
     settled = str(result.error) != str(before.error) and _WANTING.search(str(before.error))
     return result.progress == before.progress and added and bool(settled)
