@@ -88,8 +88,9 @@ def _climb(form: _Form, chosen: Choice, tries: int) -> Search[tuple[Choice, Outc
                 chosen, outcome = change, result
                 break
             other = layout[1] != form.axes(name, chosen)
-            same = str(result.error) == str(outcome.error) and not _AXES.search(str(result.error))
-            if same or (other and result.progress < outcome.progress):
+            if _is_same_complaint(result, outcome) or (
+                other and result.progress < outcome.progress
+            ):
                 refused.add(layout)
         else:
             return chosen, outcome
@@ -98,6 +99,13 @@ def _climb(form: _Form, chosen: Choice, tries: int) -> Search[tuple[Choice, Outc
 
 def _key(chosen: Choice) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(chosen.items()))
+
+
+def _is_same_complaint(result: Failure, before: Failure) -> bool:
+    """Whether the model itself, not an operator for whose shapes it failed, says the same again."""
+    error = before.error
+    of_shapes = isinstance(error, (RuntimeError, IndexError)) or _AXES.search(str(error))
+    return not of_shapes and str(result.error) == str(error)
 
 
 def _is_better(result: Failure, before: Failure, added: bool) -> bool:
