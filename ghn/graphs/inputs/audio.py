@@ -37,11 +37,11 @@ def features(facts: Facts) -> Iterator[Tensor]:
         yield floats(1, bins, frames)
         yield floats(1, 512, bins)
         yield floats(1, bins, 512)
+        yield floats(1, WAVE_SAMPLES // 320, bins)
     length = facts.number("audio", "max_length", "spec_size", default=1024)
     yield floats(1, length, widths[0])
     yield floats(1, 1, length, widths[0])
     yield floats(1, 4, length, widths[0])
-    yield from (floats(1, WAVE_SAMPLES // 320, bins) for bins in widths)
     yield floats(1, WAVE_SAMPLES)
 
 

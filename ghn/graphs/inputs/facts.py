@@ -45,6 +45,12 @@ class Facts:
         """Names of the arguments without a default."""
         return [n for n in self.accepted if self.parameters[n].default is inspect.Parameter.empty]
 
+    def built_sizes(self) -> list[tuple[int, int]]:
+        """Return the image sizes that the model's own modules were built for."""
+        found = (getattr(module, "img_size", None) for module in self.model.modules())
+        sizes = [tuple(size) for size in found if isinstance(size, (tuple, list))]
+        return list(dict.fromkeys((int(s[0]), int(s[1])) for s in sizes if len(s) == 2))
+
     def takes_tensor(self, name: str) -> bool:
         """Whether an argument is annotated as a tensor, or not annotated."""
         annotation = self.parameters[name].annotation

@@ -32,9 +32,9 @@ MAX_LINES = 24  # of one call expression
 MUCH_UNTOUCHED = 0.1
 
 # A message that an argument is wanting.
-_WANTING = re.compile(r"None|specif|missing|requir|must|provide|unknown", re.IGNORECASE)
+_WANTING = re.compile(r"None|specif|missing|requir|provide|unknown", re.IGNORECASE)
 
-_AXES = re.compile(r"values to unpack \(expected (\d+)|must be a (\d+)D")
+_AXES = re.compile(r"unpack \(expected (\d+), got (\d+)|must be a (\d+)D")
 # Arguments that steer more than they carry: tried last.
 _STEERING = re.compile(r".*mask.*|.*position_ids|.*embeds|.*type_ids")
 
@@ -180,11 +180,10 @@ class _Form:
         """Other alternatives of an argument: those with the number of axes asked for come first."""
         options = self.options[name]
         wanted = _AXES.search(str(error))
-        axes = (
-            int(wanted.group(1) or wanted.group(2))
-            if wanted is not None
-            else self.axes(name, chosen)
-        )
+        axes = self.axes(name, chosen)
+        if wanted is not None and name in chosen:
+            needed, got, exact = wanted.groups()
+            axes = int(exact) if exact else axes + int(needed) - int(got)
         others = [i for i in range(len(options)) if chosen.get(name) != i]
         fitting = [i for i in others if options[i].ndim == axes]
         if wanted is not None and fitting:

@@ -18,6 +18,7 @@ __all__ = [
     "single_id",
     "step_ids",
     "tokens",
+    "tokens_or_states",
     "zeros",
 ]
 
@@ -29,6 +30,12 @@ def tokens(facts: Facts) -> Iterator[Tensor]:
     yield ids(1, TOKENS, books)
     yield ids(1, books, TOKENS)
     yield ids(1, 2048)
+
+
+def tokens_or_states(facts: Facts) -> Iterator[Tensor]:
+    """What a model of any modality takes: ids, or states."""
+    yield from tokens(facts)
+    yield from hidden_states(facts)
 
 
 def mask(facts: Facts) -> Iterator[Tensor]:

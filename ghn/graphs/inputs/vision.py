@@ -14,6 +14,7 @@ from ghn.graphs.inputs.text import hidden_states
 __all__ = [
     "boxes",
     "grid",
+    "image_mask",
     "merges",
     "patch_positions",
     "patch_states",
@@ -39,7 +40,7 @@ PATCH_ROWS = ("spatial_shapes", "image_position_ids", "pixel_position_ids", "tar
 
 
 def _image_size(facts: Facts) -> tuple[int, int]:
-    return facts.size("vision", "image_size", "img_size", "input_size", default=224)
+    return facts.size("vision", "image_size", "img_size", "input_size", "max_img_size", default=224)
 
 
 def _channels(facts: Facts) -> int:
@@ -83,6 +84,7 @@ def pixels(facts: Facts) -> Iterator[Tensor]:
     full = (height // high) * (width // wide)
     yield floats(1, full, _patch_elements(facts))
     yield floats(1, 1, full, _patch_elements(facts))
+    yield floats(1, _channels(facts), high, _grid_side(facts) ** 2 * wide)  # patches in a row
     yield from (p for p in patches if not gridded)
     yield from (p[None] for p in patches if not rows or gridded)
 
@@ -91,7 +93,8 @@ def _image_sizes(facts: Facts) -> list[tuple[int, int]]:
     """The config's size, then some that patches of its size fill evenly, then common ones."""
     high, wide = _patch(facts)
     even = [(high * n, wide * n) for n in (4, 32, 16)]
-    return list(dict.fromkeys([_image_size(facts), *even, *((s, s) for s in IMAGE_SIZES)]))
+    own = [_image_size(facts), *facts.built_sizes()]
+    return list(dict.fromkeys([*own, *even, *((s, s) for s in IMAGE_SIZES)]))
 
 
 def _patches(facts: Facts) -> Iterator[Tensor]:
@@ -114,8 +117,9 @@ def video(facts: Facts) -> Iterator[Tensor]:
     frames = facts.number("vision", "num_frames", "frames_per_clip", default=FRAMES)
     if "video_grid_thw" in facts.accepted:
         yield floats(side * side, _patch_elements(facts))
-    yield floats(1, frames, channels, height, width)
-    yield floats(1, channels, frames, height, width)
+    sizes = list(dict.fromkeys([(height, width), *facts.built_sizes()]))
+    yield from (floats(1, frames, channels, *size) for size in sizes)
+    yield from (floats(1, channels, frames, *size) for size in sizes)
     yield floats(1, frames, side * side, _patch_elements(facts))
 
 
@@ -136,9 +140,10 @@ def pooled(facts: Facts) -> Iterator[Tensor]:
 
 
 def plane(facts: Facts) -> Iterator[Tensor]:
-    """Height and width of a grid of patches."""
+    """Height and width of a grid of patches; or of a small and of a large grid of tokens."""
     side = _grid_side(facts)
     yield torch.tensor([[side, side]])
+    yield torch.tensor([[4, 4, 0, 0]])
 
 
 def patch_positions(facts: Facts) -> Iterator[Tensor]:
@@ -161,6 +166,13 @@ def pixel_mask(facts: Facts) -> Iterator[Tensor]:
         yield ones(1, side * side)
     yield ones(1, height, width)
     yield ones(1, 1, height, width)
+    yield ones(1, 1)
+
+
+def image_mask(facts: Facts) -> Iterator[Tensor]:
+    """Ones: every token attends to the one image."""
+    yield ones(1, TOKENS, 1)
+    yield ones(1, TOKENS)
 
 
 def tile_mask(facts: Facts) -> Iterator[Tensor]:
@@ -175,6 +187,7 @@ def patch_states(facts: Facts) -> Iterator[Tensor]:
         yield floats(side * side, _patch_elements(facts))
         yield floats(side * side, facts.number("vision", "hidden_size", default=768))
     yield from hidden_states(facts)
+    yield floats(1, 1, 16_000)
 
 
 def boxes(facts: Facts) -> Iterator[Tensor]:
