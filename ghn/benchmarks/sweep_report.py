@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def save_results(family: str, results: list[Traced], folder: Path, command: str)
 def _row(result: Traced) -> dict[str, Any]:
     row = dataclasses.asdict(result)
     del row["seconds"]  # differs from run to run
+    row["error"] = _without_folders(result.error)
     return {k: v for k, v in row.items() if v or k in ("nodes", "parameters", "untouched", "other")}
 
 
@@ -94,5 +96,10 @@ def _short(name: str) -> str:
 
 def _cell(text: str) -> str:
     """Fit a text into a table's cell."""
-    text = " ".join(text.split()).replace("|", "\\|")
+    text = _without_folders(" ".join(text.split())).replace("|", "\\|")
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _without_folders(text: str) -> str:
+    """Cut the folder of the installation off the paths in a message."""
+    return re.sub(r"/[^\s'\"]*/site-packages/", "", text)

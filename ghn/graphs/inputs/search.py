@@ -87,10 +87,11 @@ def _climb(form: _Form, chosen: Choice, tries: int) -> Search[tuple[Choice, Outc
             ):
                 chosen, outcome = change, result
                 break
-            other = layout[1] != form.axes(name, chosen)
-            if _is_same_complaint(result, outcome) or (
-                other and result.progress < outcome.progress
-            ):
+            if layout[1] != form.axes(name, chosen):
+                useless = result.progress < outcome.progress
+            else:
+                useless = _is_same_complaint(result, outcome)
+            if useless:
                 refused.add(layout)
         else:
             return chosen, outcome
