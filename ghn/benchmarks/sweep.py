@@ -11,6 +11,7 @@ import dataclasses
 import json
 import multiprocessing
 import multiprocessing.connection
+import os
 import statistics
 import time
 from collections import Counter
@@ -199,7 +200,7 @@ def _in_processes(names: list[str], jobs: int, limits: Limits) -> Iterator[Trace
                 late = time.perf_counter() - job.start > limits.seconds
                 if receiver in ready or late:
                     del running[receiver]
-                    yield _collect(job, receiver if receiver in ready else None, limits)
+                    yield _collect(job, None if late else receiver, limits)
     finally:
         for job in running.values():
             job.process.kill()
@@ -210,6 +211,7 @@ def _work(name: str, gigabytes: float, sender: Connection) -> None:
 
     import torch
 
+    os.dup2(2, 1)  # what libraries print must not mix with the command's own output
     torch.set_num_threads(1)
     limit = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
