@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "write_json", "write_text"]
+__all__ = ["append_line", "atomic_path", "write_json", "write_text"]
 
 
 @contextmanager
@@ -53,3 +53,19 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as indented JSON, all of it or nothing."""
     write_text(path, json.dumps(value, indent=1, sort_keys=False) + "\n")
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Append one line to a UTF-8 text file, and put it on the disk.
+
+    A last line that was cut off stays a line of its own.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())

@@ -167,7 +167,7 @@ def _measure(name: str, repeats: int, checkpoint: str | None) -> SpeedRow:
 def _forward(model: nn.Module, inputs: Any) -> Callable[[], Any]:
     from ghn.graphs.inputs import candidates
 
-    args, kwargs = candidates(model, inputs)[0].on(torch.device("cpu"))
+    args, kwargs = next(candidates(model, inputs)).on(torch.device("cpu"))
 
     def run() -> Any:
         with torch.no_grad():

@@ -1,20 +1,55 @@
 """Trace every model of a zoo, and say which could not be traced.
 
-Models are built without weights, one after the other in a few processes; an error in one does not
-stop the others.
+Each model is built without weights and traced in a process of its own, forked from a server that
+has the libraries loaded, with a limit on time and on memory. Results are appended to a journal as
+they come, so that a sweep that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
+import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Traced", "summarize", "trace_all", "trace_one"]
+from ghn.errors import InputError
+from ghn.io import append_line
+
+__all__ = ["MANY_UNTOUCHED", "Limits", "Traced", "summarize", "trace_all", "trace_one"]
+
+# A model with a larger share of its parameters untouched does not count as traced.
+MANY_UNTOUCHED = 0.2
+PRELOADED = [
+    "__main__",
+    "torch._dynamo",
+    "torchvision",
+    "timm",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "ghn.graphs",
+    "ghn.zoo.library",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one model may take.
+
+    Attributes:
+        seconds: Time to build and trace it.
+        gigabytes: Memory, in GiB.
+    """
+
+    seconds: float = 60.0
+    gigabytes: float = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +63,9 @@ class Traced:
         other: Number of operators outside the vocabulary.
         parameters: Number of parameters that the forward pass used, tied ones counted once.
         untouched: Number of parameters that the forward pass never used.
+        reasons: Why they are untouched, and the number of parameters for each reason.
+        assumptions: What the trace took for granted.
+        group: Kind of failure; empty if there was none.
         error: Why tracing failed; empty if it did not.
     """
 
@@ -37,7 +75,16 @@ class Traced:
     other: int = 0
     parameters: int = 0
     untouched: int = 0
+    reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
+    group: str = ""
     error: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Whether the trace is complete and reaches nearly all parameters."""
+        share = self.untouched / max(1, self.untouched + self.parameters)
+        return not self.error and share < MANY_UNTOUCHED
 
 
 def trace_one(name: str) -> Traced:
@@ -46,10 +93,16 @@ def trace_one(name: str) -> Traced:
     from ghn.zoo.library import resolve_model
 
     start = time.perf_counter()
+    built = False
     try:
-        graph = trace(resolve_model(name, device="meta"))
+        model = resolve_model(name, device="meta", bare=True)
+        built = True
+        graph = trace(model)
     except Exception as error:
-        return Traced(name, time.perf_counter() - start, error=f"{type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+        return Traced(
+            name, time.perf_counter() - start, error=text, group=_group(error, text, built)
+        )
     return Traced(
         name,
         time.perf_counter() - start,
@@ -57,61 +110,146 @@ def trace_one(name: str) -> Traced:
         other=sum(node.op == "other" for node in graph.nodes),
         parameters=len(graph.specs),
         untouched=len(graph.untouched),
+        reasons=dict(Counter(graph.reasons.values())),
+        assumptions=graph.assumptions,
     )
+
+
+def _group(error: BaseException, text: str, built: bool) -> str:
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, ImportError):
+            return "needs a package that is not installed"
+        if isinstance(chain, MemoryError):
+            return "too large"
+        chain = chain.__cause__
+    if not built:
+        return "cannot be built with its default config"
+    if 'missing the required "forward"' in text:
+        return "has no forward pass"
+    return "no inputs found" if isinstance(error, InputError) else "forward pass failed"
 
 
 def trace_all(
     names: Iterable[str],
     jobs: int = 2,
     progress: Callable[[float, float, str], None] = lambda done, total, text: None,
+    limits: Limits | None = None,
+    journal: Path | None = None,
 ) -> list[Traced]:
-    """Trace many models.
+    """Trace many models, each in a process of its own.
 
     Args:
         names: Names as the command line takes them, such as `"timm:resnet50"`.
-        jobs: Number of processes; 1 stays in this one.
+        jobs: Number of processes at a time.
         progress: Called with (done, total, name) after each model.
+        limits: What one model may take.
+        journal: File that results are appended to; models that are in it are not traced again.
 
     Returns:
         One result a name, in the order of the names.
     """
     names = list(names)
-    results: dict[str, Traced] = {}
-
-    def note(result: Traced) -> None:
+    results = {r.name: r for r in _read_journal(journal)} if journal else {}
+    results = {n: results[n] for n in names if n in results}
+    missing = [n for n in names if n not in results]
+    for result in _in_processes(missing, jobs, limits or Limits()):
         results[result.name] = result
+        if journal is not None:
+            append_line(journal, json.dumps(dataclasses.asdict(result)))
         progress(len(results), len(names), result.name)
-
-    if jobs == 1:
-        for name in names:
-            note(trace_one(name))
-    else:
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_use_one_thread
-        ) as pool:
-            for future in concurrent.futures.as_completed(
-                [pool.submit(trace_one, name) for name in names]
-            ):
-                note(future.result())
     return [results[name] for name in names]
 
 
-def _use_one_thread() -> None:
+def _read_journal(journal: Path) -> Iterator[Traced]:
+    if not journal.exists():
+        return
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(line)
+            yield Traced(**{**value, "assumptions": tuple(value["assumptions"])})
+        except (ValueError, KeyError, TypeError):  # cut off when the sweep was killed
+            continue
+
+
+@dataclasses.dataclass
+class _Running:
+    name: str
+    process: Any
+    start: float
+
+
+def _in_processes(names: list[str], jobs: int, limits: Limits) -> Iterator[Traced]:
+    """Yield results as they come; a process that ends without one, or late, failed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    waiting = list(reversed(names))
+    running: dict[Connection, _Running] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name = waiting.pop()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(name, limits.gigabytes, sender))
+                process.start()
+                sender.close()
+                running[receiver] = _Running(name, process, time.perf_counter())
+            ready = multiprocessing.connection.wait(list(running), timeout=0.2)
+            for receiver in list(running):
+                job = running[receiver]
+                late = time.perf_counter() - job.start > limits.seconds
+                if receiver in ready or late:
+                    del running[receiver]
+                    yield _collect(job, None if late else receiver, limits)
+    finally:
+        for job in running.values():
+            job.process.kill()
+
+
+def _work(name: str, gigabytes: float, sender: Connection) -> None:
+    import resource
+
     import torch
 
+    os.dup2(2, 1)  # what libraries print must not mix with the command's own output
     torch.set_num_threads(1)
+    limit = int(gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    sender.send(trace_one(name))
+
+
+def _collect(job: _Running, receiver: Connection | None, limits: Limits) -> Traced:
+    seconds = time.perf_counter() - job.start
+    result: Traced
+    try:
+        if receiver is None:
+            text = f"took more than {limits.seconds:g} s"
+            result = Traced(job.name, seconds, error=text, group="too slow")
+        else:
+            result = receiver.recv()
+    except EOFError:
+        job.process.join(5)
+        text = f"the process ended with status {job.process.exitcode}"
+        result = Traced(job.name, seconds, error=text, group="crashed or too large")
+    job.process.kill()
+    job.process.join()
+    return result
 
 
 def summarize(results: list[Traced]) -> dict[str, Any]:
-    """Return totals: models, failures, share of unknown operators, parameters, median time."""
+    """Return totals: models, counted ones, failures by group, unknown operators, times."""
     nodes = sum(r.nodes for r in results)
+    groups = Counter(r.group for r in results if r.error)
     return {
         "models": len(results),
+        "counted": sum(r.counted for r in results),
+        "many_untouched": sum(not r.error and not r.counted for r in results),
         "failed": sum(bool(r.error) for r in results),
+        "failed_by_group": dict(groups.most_common()),
         "nodes": nodes,
         "other_share": sum(r.other for r in results) / max(1, nodes),
         "parameters": sum(r.parameters for r in results),
         "untouched": sum(r.untouched for r in results),
+        "seconds": sum(r.seconds for r in results),
         "median_seconds": statistics.median(r.seconds for r in results) if results else 0.0,
     }

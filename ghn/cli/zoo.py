@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ghn.benchmarks.sweep import Traced, summarize, trace_all
+from ghn.benchmarks.sweep import Limits, Traced, summarize, trace_all
+from ghn.benchmarks.sweep_report import journal_path, save_results
 from ghn.cli.models import AsJson
 from ghn.cli.output import print_json, print_table, print_text, progress_bar
 from ghn.errors import ConfigError
@@ -64,18 +66,29 @@ def trace_family(
         int | None, typer.Option(help="At most this many, evenly spread.", min=1)
     ] = None,
     jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
+    seconds: Annotated[float, typer.Option(help="Time limit of one model, in s.")] = 60.0,
+    gigabytes: Annotated[float, typer.Option(help="Memory limit of one model, in GiB.")] = 6.0,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for trace-FAMILY.json and trace-FAMILY.md.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Trace all models of a zoo without their weights; exit status 1 if any fails.
+
+    A sweep that was interrupted goes on where it stopped.
 
     Example: ghn zoo trace timm --filter 'vit*' --json
     """
     names = _select(family, pattern)
     if limit is not None and limit < len(names):
         names = [names[i * len(names) // limit] for i in range(limit)]
+    journal = journal_path(family)
     with progress_bar(f"Tracing {family}") as ticker:
-        results = trace_all(names, jobs, ticker)
+        results = trace_all(names, jobs, ticker, Limits(seconds, gigabytes), journal)
+    journal.unlink(missing_ok=True)
     summary = summarize(results)
+    if save is not None:
+        save_results(family, results, save, f"ghn zoo trace {family} --save {save}")
     if as_json:
         print_json({"summary": summary, "models": [dataclasses.asdict(r) for r in results]})
     else:
@@ -123,7 +136,8 @@ def sample_family(
 
 def _print_summary(family: str, summary: dict[str, Any], results: list[Traced]) -> None:
     title = (
-        f"{family}: {summary['models']:,} models traced, {summary['failed']} failed, "
+        f"{family}: {summary['models']:,} models, {summary['counted']:,} traced, "
+        f"{summary['many_untouched']} with many parameters untouched, {summary['failed']} failed, "
         f"{summary['nodes']:,} operators of which {summary['other_share']:.2%} are unknown, "
         f"{summary['parameters']:,} parameters, median {summary['median_seconds']:.2f} s"
     )

@@ -40,7 +40,7 @@ def recalibrate_statistics(model: nn.Module, batches: Sequence[Any]) -> None:
     device = next(model.parameters()).device
     with _averaging(model), torch.random.fork_rng(_cuda_devices(model)), torch.no_grad():
         for index, batch in enumerate(batches):
-            inputs: ExampleInputs = candidates(model, batch)[0]
+            inputs: ExampleInputs = next(candidates(model, batch))
             args, kwargs = inputs.on(device)
             try:
                 model(*args, **kwargs)

@@ -251,7 +251,8 @@ class GraphBuilder:
     ) -> ParamSpec:
         stored = self.parameters[ref.name]
         same = self._storages.get(_storage(tensor)) == ref.name
-        axes = ref.axes or stored_axes(stored, tensor, slot.axes, same)
+        axes = ref.axes if len(ref.axes) == stored.ndim else ""
+        axes = axes or stored_axes(stored, tensor, slot.axes, same)
         shape = tuple(stored.shape)
         groups = int(self.drafts[node].attributes.get("groups", 1))
         return ParamSpec(

@@ -106,6 +106,7 @@ class ParamGraph:
         specs: One spec for each parameter that the forward pass used, by name, in the order of
             `named_parameters()`.
         untouched: Names of the parameters that the forward pass never used.
+        reasons: For each of these, why.
         aliases: For tied parameters, each further name and the leading name it stands for.
         assumptions: What the trace took for granted, in words; empty for most models.
         vocabulary: Version of the operator vocabulary.
@@ -116,6 +117,7 @@ class ParamGraph:
     edges: list[tuple[int, int]]
     specs: dict[str, ParamSpec]
     untouched: list[str] = dataclasses.field(default_factory=list)
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     aliases: dict[str, str] = dataclasses.field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     vocabulary: int = VOCABULARY_VERSION
@@ -183,6 +185,7 @@ class ParamGraph:
             "edges": self.edges,
             "specs": [dataclasses.asdict(s) for s in self.specs.values()],
             "untouched": self.untouched,
+            "reasons": self.reasons,
             "aliases": self.aliases,
             "assumptions": self.assumptions,
         }
@@ -208,6 +211,7 @@ class ParamGraph:
                 edges=[(int(u), int(v)) for u, v in value["edges"]],
                 specs={s.name: s for s in specs},
                 untouched=list(value["untouched"]),
+                reasons=dict(value.get("reasons", {})),
                 aliases=dict(value["aliases"]),
                 assumptions=tuple(value["assumptions"]),
                 vocabulary=int(value["vocabulary"]),

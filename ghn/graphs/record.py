@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ghn.graphs.meta_outputs import meta_output
+from ghn.graphs.values import Values, tensors_in
 
 __all__ = ["Call", "Recorder"]
 
@@ -39,7 +40,11 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
     torch.rnn_relu_cell: "rnn_relu_cell",
     torch._weight_norm: "weight_norm",
     F.rms_norm: "rms_norm",
+    F.one_hot: "one_hot",
 }
+# Functions that make tensors from numbers, or numbers from tensors, without a dispatched operator.
+FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
+TO_VALUES = {Tensor.tolist, Tensor.numpy, Tensor.__format__}
 # Python functions that call recorded functions: they are entered instead of run as one call.
 ENTERED = {F.multi_head_attention_forward}
 
@@ -71,15 +76,19 @@ class Recorder:
 
     Args:
         model: The model whose modules give calls their scope.
+        values: What is known of meta tensors; None if the model runs on a real device.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, values: Values | None = None) -> None:
+        self.values = values
         self.calls: list[Call] = []
         self._writer: dict[int, int] = {}
         self._storage_writes: dict[int, list[int]] = {}
         self._muted = 0
         self._names = {id(m): name for name, m in model.named_modules()}
         self._scopes = [""]
+        self.entered: set[str] = set()
+        self.guessed = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -136,21 +145,32 @@ class Recorder:
             self._writer[id(tensor)] = index
             self._storage_writes.setdefault(_storage(tensor), []).append(index)
 
+    def note_guesses(self) -> None:
+        """File a call for each tensor whose unknown values were asked for since the last time."""
+        if self.values is not None:
+            self.guessed = self.guessed or bool(self.values.guessed)
+            for tensor in self.values.guessed:
+                self.add("_local_scalar_dense", (tensor,), {}, None)
+            self.values.guessed.clear()
+
+    def why_unused(self, parameter: str) -> str:
+        """Say why a parameter was not used: a module that did not run, or ran without it."""
+        *path, _ = parameter.split(".")
+        for depth in range(1, len(path) + 1):
+            module = ".".join(path[:depth])
+            if not any(e == module or e.startswith(f"{module}.") for e in self.entered):
+                return f"module {module!r} did not run"
+        where = f"module {'.'.join(path)!r}" if path else "the model"
+        return f"{where} was not asked for it"
+
     def _enter_module(self, module: nn.Module, args: Any) -> None:
-        self._scopes.append(self._names.get(id(module), self._scopes[-1]))
+        scope = self._names.get(id(module), self._scopes[-1])
+        self.entered.add(scope)
+        self._scopes.append(scope)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if len(self._scopes) > 1:
             self._scopes.pop()
-
-
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested tuples and lists, in order."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from tensors_in(value)
 
 
 def _storage(tensor: Tensor) -> int:
@@ -179,6 +199,8 @@ class _FunctionMode(TorchFunctionMode):
         if func in ENTERED:
             with _without_override_check(), self:
                 return func(*args, **kwargs)
+        if (answer := self._answer(func, args, kwargs)) is not None:
+            return answer
         name = FUNCTIONS.get(func)
         if name is None:
             return func(*args, **kwargs)
@@ -188,6 +210,21 @@ class _FunctionMode(TorchFunctionMode):
                 output = func(*args, **kwargs)
         self.recorder.add(name, args, kwargs, output)
         return output
+
+    def _answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Answer functions that turn values into tensors on meta, or tensors into values."""
+        values = self.recorder.values
+        if values is None:
+            return None
+        if func in FROM_VALUES and next(tensors_in(args[-1:]), None) is None:
+            with _disable_current_modes():
+                return values.twin(func(*args, **{**kwargs, "device": "cpu"}))
+        if func in TO_VALUES and args[0].is_meta:
+            with _disable_current_modes():
+                answer = func(values.assumed(args[0]), *args[1:])
+            self.recorder.note_guesses()
+            return answer
+        return None
 
 
 @dataclasses.dataclass(slots=True, frozen=True)
@@ -223,13 +260,12 @@ class _DispatchMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operator = _operator(func)
-        if operator.name == "_local_scalar_dense" and args[0].is_meta:
-            # A value is read where there are none: say yes, or one. The graph says so.
-            self.recorder.add(operator.name, args, kwargs, None)
-            return _answer(args[0])
+        values = self.recorder.values
+        if operator.name == "_local_scalar_dense" and args[0].is_meta and values is not None:
+            answer = values.assumed(args[0]).item()
+            self.recorder.note_guesses()
+            return answer
         output = meta_output(operator.name, args) if operator.name in REPLACED else None
-        if output is None:
-            output = func(*args, **kwargs)
         written = None
         if operator.written:
             changed = (
@@ -237,11 +273,10 @@ class _DispatchMode(TorchDispatchMode):
                 for key in operator.written
             )
             written = list(tensors_in(tuple(changed)))
+        if output is None and values is not None:
+            output = values.run(operator.name, func, args, kwargs, written or ())
+            self.recorder.note_guesses()
+        elif output is None:
+            output = func(*args, **kwargs)
         self.recorder.add(operator.name, args, kwargs, output, written)
         return output
-
-
-def _answer(tensor: Tensor) -> bool | int | float:
-    if tensor.dtype == torch.bool:
-        return True
-    return 1.0 if tensor.is_floating_point() else 1

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ghn.graphs.record import Call, tensors_in
+from ghn.graphs.record import Call
+from ghn.graphs.values import tensors_in
 
 __all__ = ["DATA", "Slot", "activation_axes", "attributes_of", "slots_of", "stored_axes"]
 

@@ -8,34 +8,38 @@ trace falls back to a run on the CPU and says so.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ghn.errors import GHNError, InputError, TraceError, UnsupportedModelError
+from ghn.graphs.buffers import initialise_counts
 from ghn.graphs.build import GraphBuilder
 from ghn.graphs.graph import ParamGraph
-from ghn.graphs.inputs import ExampleInputs, candidates, describe
+from ghn.graphs.inputs import ExampleInputs, Failure, Outcome, candidates, describe
 from ghn.graphs.isolate import isolate, unwrap
 from ghn.graphs.record import Recorder
+from ghn.graphs.values import Values
 from ghn.rng import preserve_global_state
 
 __all__ = ["parameter_names", "trace"]
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
+CHECKS_OFF = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 # A value-dependent model larger than this is not copied to the CPU for the fallback.
 CPU_LIMIT_BYTES = 4 << 30
 
 
 class _ForwardError(Exception):
-    """The model's own code raised `error`; never leaves this module."""
+    """The model's own code raised `failure.error`; never leaves this module."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure.error))
+        self.failure = failure
 
 
 def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
@@ -64,7 +68,7 @@ def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
     names, aliases = parameter_names(model)
     _check_traceable(model, names)
     options = candidates(model, example_inputs)
-    graph = _first_success(model, names, options, given=example_inputs is not None)
+    graph = _search(model, names, options, given=example_inputs is not None)
     graph.aliases.update(aliases)
     return graph
 
@@ -99,24 +103,49 @@ def _check_traceable(model: nn.Module, parameters: dict[str, nn.Parameter]) -> N
         )
 
 
-def _first_success(
+def _search(
     model: nn.Module,
     parameters: dict[str, nn.Parameter],
-    options: list[ExampleInputs],
+    options: Generator[ExampleInputs, Outcome, None],
     given: bool,
 ) -> ParamGraph:
-    """Try inputs in order; on the meta device first, then, if values are needed, on the CPU."""
-    first_error: Exception | None = None
-    for inputs in options:
+    """Try inputs until the options are used up; return the graph that reaches most parameters."""
+    best: ParamGraph | None = None
+    failures: list[tuple[ExampleInputs, Failure]] = []
+    inputs: ExampleInputs | None = next(options)
+    while inputs is not None:
+        outcome: Outcome
         try:
-            return _trace_on(META, model, parameters, inputs)
-        except _ForwardError as failure:
-            error = failure.error
-        first_error = first_error or error
-        if _needs_values(error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
+            outcome = _try(model, parameters, inputs)
+            if best is None or len(outcome.untouched) < len(best.untouched):
+                best = outcome
+        except _ForwardError as raised:
+            outcome = raised.failure
+            failures.append((inputs, outcome))
+        try:
+            inputs = options.send(outcome)
+        except StopIteration:
+            inputs = None
+    if best is not None:
+        return best
+    tried, failure = max(failures, key=lambda f: f[1].progress)
+    if failure.guessed and _bytes(parameters) <= CPU_LIMIT_BYTES:
+        with contextlib.suppress(_ForwardError):
+            return _trace_on(CPU, model, parameters, tried)
+    raise _explain(model, tried, failure.error, given) from failure.error
+
+
+def _try(
+    model: nn.Module, parameters: dict[str, nn.Parameter], inputs: ExampleInputs
+) -> ParamGraph:
+    """Trace on the meta device; if that needs values, on the CPU."""
+    try:
+        return _trace_on(META, model, parameters, inputs)
+    except _ForwardError as raised:
+        if _needs_values(raised.failure.error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
             with contextlib.suppress(_ForwardError):
                 return _trace_on(CPU, model, parameters, inputs)
-    raise _explain(model, options[0], first_error, given) from first_error
+        raise
 
 
 def _trace_on(
@@ -126,13 +155,18 @@ def _trace_on(
     inputs: ExampleInputs,
 ) -> ParamGraph:
     with _quiet_backends(), preserve_global_state(), isolate(model, device) as twin:
-        args, kwargs = inputs.on(device)
-        recorder = Recorder(model)
+        values = Values() if device.type == "meta" else None
+        args, kwargs = inputs.on(device, values)
+        recorder = Recorder(model, values)
         with torch.no_grad(), recorder.recording(), torch.device(device):
+            if values is not None:
+                with recorder.muted():
+                    initialise_counts(model)
             try:
                 output = model(*args, **kwargs)
             except Exception as error:
-                raise _ForwardError(error) from error
+                guessed = recorder.guessed
+                raise _ForwardError(Failure(error, len(recorder.calls), guessed)) from error
         stand_ins = {name: twin.of(p) for name, p in parameters.items()}
         builder = GraphBuilder(recorder.calls, stand_ins, _flatten((args, kwargs)))
         results = [(t, recorder.sources(t)) for t in _flatten(output)]
@@ -140,18 +174,29 @@ def _trace_on(
             builder.assumptions.append(
                 "the forward pass depends on values; it was recorded on the CPU with random input"
             )
-        return builder.build(results, list(parameters))
+        graph = builder.build(results, list(parameters))
+        graph.reasons.update({n: recorder.why_unused(n) for n in graph.untouched})
+        return graph
 
 
 @contextlib.contextmanager
 def _quiet_backends() -> Iterator[None]:
-    """Keep fused encoder layers out, so that every device records the same operators."""
+    """Keep fused encoder layers out, so that every device records the same operators.
+
+    Transformers' own switch leaves out its comparisons of what example inputs cannot match, such as
+    the number of placeholders in a text with the number of image features.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    checks = os.environ.get(CHECKS_OFF)
+    os.environ[CHECKS_OFF] = "1"
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        os.environ.pop(CHECKS_OFF)
+        if checks is not None:
+            os.environ[CHECKS_OFF] = checks
 
 
 def _flatten(value: Any) -> list[Tensor]:
@@ -178,10 +223,8 @@ def _bytes(parameters: dict[str, nn.Parameter]) -> int:
     return sum(p.numel() * p.element_size() for p in parameters.values())
 
 
-def _explain(
-    model: nn.Module, inputs: ExampleInputs, error: Exception | None, given: bool
-) -> GHNError:
-    what = f"{type(error).__name__}: {error}" if error else "no input could be tried"
+def _explain(model: nn.Module, inputs: ExampleInputs, error: Exception, given: bool) -> GHNError:
+    what = f"{type(error).__name__}: {error}"
     message = (
         f"the forward pass of {type(model).__name__} failed on example inputs "
         f"{describe(inputs)}: {what}"

@@ -41,7 +41,10 @@ def list_models(family: str) -> list[str]:
 
 
 def resolve_model(
-    name: str, device: torch.device | str | None = None, **arguments: Any
+    name: str,
+    device: torch.device | str | None = None,
+    bare: bool = False,
+    **arguments: Any,
 ) -> nn.Module:
     """Build a model by name.
 
@@ -50,6 +53,8 @@ def resolve_model(
             such as `gpt2`, or a folder with a `config.json`), `vits:SEED`, `convnets:SEED`, or
             `path/to/file.py:factory`.
         device: Where to build it; `"meta"` for a model without values.
+        bare: For a transformers type, the model that `AutoModel` gives, without the head of a
+            language model.
         **arguments: Passed to the constructor or factory; for transformers, to the config.
 
     Raises:
@@ -61,6 +66,8 @@ def resolve_model(
         family, rest = "timm", name
     with torch.device(device) if device is not None else contextlib.nullcontext():
         try:
+            if bare and family == "transformers":
+                return _bare_transformers(rest, arguments)
             return _builder(family)(rest, arguments)
         except GHNError:
             raise
@@ -120,17 +127,33 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _from_transformers(name: str, arguments: dict[str, Any]) -> nn.Module:
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoModel, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    if Path(name).is_dir():
-        config = AutoConfig.from_pretrained(name, local_files_only=True, **arguments)
-    elif name in _transformers_names():
-        config = AutoConfig.for_model(name, **arguments)
-    else:
-        raise unknown_name("model type", name, _transformers_names())
+    config = _transformers_config(name, arguments)
     causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and _is_decoder(config)
     return (AutoModelForCausalLM if causal else AutoModel).from_config(config)
+
+
+def _bare_transformers(name: str, arguments: dict[str, Any]) -> nn.Module:
+    from transformers import AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    config = _transformers_config(name, arguments)
+    classes: Any = MODEL_MAPPING.get(type(config), None)
+    if isinstance(classes, (tuple, list)) and config.architectures is None:
+        config.architectures = [classes[0].__name__]  # AutoModel cannot choose without
+    return AutoModel.from_config(config)
+
+
+def _transformers_config(name: str, arguments: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    if Path(name).is_dir():
+        return AutoConfig.from_pretrained(name, local_files_only=True, **arguments)
+    if name in _transformers_names():
+        return AutoConfig.for_model(name, **arguments)
+    raise unknown_name("model type", name, _transformers_names())
 
 
 def _is_decoder(config: Any) -> bool:
