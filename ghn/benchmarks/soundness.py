@@ -152,7 +152,7 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
 
 def _inputs(model: nn.Module, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return inferred inputs with random values."""
-    args, kwargs = candidates(model, None)[0].on(torch.device("cpu"))
+    args, kwargs = next(candidates(model)).on(torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
 
     def fill(value: Any) -> Any:

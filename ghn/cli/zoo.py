@@ -100,14 +100,14 @@ def trace_family(
 @app.command("sample")
 def sample_family(
     family: Annotated[str, typer.Argument(help="vits or convnets.")],
-    count: Annotated[int, typer.Option(help="Number of networks.", min=1)] = 10,
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of networks.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the first; the others count up.")] = 0,
     split: Annotated[str, typer.Option(help="train, val, test, wide or deep.")] = "train",
     as_json: AsJson = False,
 ) -> None:
     """Show networks that a sampler draws.
 
-    Example: ghn zoo sample convnets --split wide --count 5
+    Example: ghn zoo sample convnets --split wide -n 5
     """
     import torch
 
