@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,12 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ghn.benchmarks.processes import Failure, Limits, run_each
 from ghn.engine import predict_params
+from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, trace
 from ghn.graphs.inputs import candidates
 from ghn.kernels import Layout
+from ghn.rng import make_generator
+from ghn.zoo.library import resolve_model
 
-__all__ = ["Soundness", "check_prediction", "degenerate", "layer_stds"]
+__all__ = ["Soundness", "check_all", "check_prediction", "degenerate", "draw_names", "layer_stds"]
 
 WITHIN = 10.0  # how far a layer's standard deviation may be from the default's, as a factor
 BATCH = 4
@@ -67,6 +72,53 @@ class Soundness:
         """Whether all of it holds."""
         outputs = self.finite and self.differ
         return not (self.error or self.degenerate or self.far) and outputs
+
+
+def draw_names(names: Sequence[str], count: int, seed: int, limit: int) -> list[str]:
+    """Draw models at random, without those of more than `limit` elements.
+
+    Raises:
+        ConfigError: If not one of them is small enough.
+    """
+    order = torch.randperm(len(names), generator=make_generator(seed, "zoo predict"))
+    chosen: list[str] = []
+    for place in order.tolist():
+        if len(chosen) == count:
+            break
+        try:
+            model = resolve_model(names[place], device="meta")
+        except ConfigError:  # needs a package, or has no working defaults: nothing to predict
+            continue
+        if sum(p.numel() for p in model.parameters()) <= limit:
+            chosen.append(names[place])
+    if not chosen:
+        raise ConfigError(f"none of {len(names)} models has at most {limit:,} parameter elements")
+    return chosen
+
+
+def check_all(
+    names: Sequence[str],
+    jobs: int = 2,
+    checkpoint: str | None = None,
+    progress: Callable[[float, float, str], None] = lambda done, total, text: None,
+    limits: Limits | None = None,
+) -> list[Soundness]:
+    """Check many models by name, each in a process of its own; results in the order of names."""
+    work = functools.partial(_check_name, checkpoint)
+    results: dict[str, Soundness] = {}
+    for name, found in run_each(work, names, jobs, limits or Limits(240.0, 12.0)):
+        failed = isinstance(found, Failure)
+        results[name] = Soundness(name, error=found.text) if failed else found
+        progress(len(results), len(names), name)
+    return [results[name] for name in names]
+
+
+def _check_name(checkpoint: str | None, name: str) -> Soundness:
+    torch.manual_seed(0)
+    try:
+        return check_prediction(name, resolve_model(name), checkpoint)
+    except Exception as error:  # one model's fault must not end the sweep; the table names it
+        return Soundness(name, error=f"{type(error).__name__}: {error}")
 
 
 def check_prediction(name: str, model: nn.Module, checkpoint: Any = None) -> Soundness:

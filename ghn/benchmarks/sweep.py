@@ -1,55 +1,28 @@
 """Trace every model of a zoo, and say which could not be traced.
 
-Each model is built without weights and traced in a process of its own, forked from a server that
-has the libraries loaded, with a limit on time and on memory. Results are appended to a journal as
-they come, so that a sweep that was killed goes on where it stopped.
+Each model is built without weights and traced in a process of its own. Results are appended to a
+journal as they come, so that a sweep that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from ghn.benchmarks.processes import Failure, Limits, run_each
 from ghn.errors import InputError
 from ghn.io import append_line
 
-__all__ = ["MANY_UNTOUCHED", "Limits", "Traced", "summarize", "trace_all", "trace_one"]
+__all__ = ["MANY_UNTOUCHED", "Traced", "summarize", "trace_all", "trace_one"]
 
 # A model with a larger share of its parameters untouched does not count as traced.
 MANY_UNTOUCHED = 0.2
-PRELOADED = [
-    "__main__",
-    "torch._dynamo",
-    "torchvision",
-    "timm",
-    "transformers.modeling_utils",
-    "transformers.models.auto.modeling_auto",
-    "ghn.graphs",
-    "ghn.zoo.library",
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What one model may take.
-
-    Attributes:
-        seconds: Time to build and trace it.
-        gigabytes: Memory, in GiB.
-    """
-
-    seconds: float = 60.0
-    gigabytes: float = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,11 +126,14 @@ def trace_all(
     results = {r.name: r for r in _read_journal(journal)} if journal else {}
     results = {n: results[n] for n in names if n in results}
     missing = [n for n in names if n not in results]
-    for result in _in_processes(missing, jobs, limits or Limits()):
-        results[result.name] = result
+    for name, found in run_each(trace_one, missing, jobs, limits or Limits()):
+        result = found
+        if isinstance(found, Failure):
+            result = Traced(name, found.seconds, error=found.text, group=found.group)
+        results[name] = result
         if journal is not None:
             append_line(journal, json.dumps(dataclasses.asdict(result)))
-        progress(len(results), len(names), result.name)
+        progress(len(results), len(names), name)
     return [results[name] for name in names]
 
 
@@ -170,70 +146,6 @@ def _read_journal(journal: Path) -> Iterator[Traced]:
             yield Traced(**{**value, "assumptions": tuple(value["assumptions"])})
         except (ValueError, KeyError, TypeError):  # cut off when the sweep was killed
             continue
-
-
-@dataclasses.dataclass
-class _Running:
-    name: str
-    process: Any
-    start: float
-
-
-def _in_processes(names: list[str], jobs: int, limits: Limits) -> Iterator[Traced]:
-    """Yield results as they come; a process that ends without one, or late, failed."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    waiting = list(reversed(names))
-    running: dict[Connection, _Running] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                name = waiting.pop()
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(name, limits.gigabytes, sender))
-                process.start()
-                sender.close()
-                running[receiver] = _Running(name, process, time.perf_counter())
-            ready = multiprocessing.connection.wait(list(running), timeout=0.2)
-            for receiver in list(running):
-                job = running[receiver]
-                late = time.perf_counter() - job.start > limits.seconds
-                if receiver in ready or late:
-                    del running[receiver]
-                    yield _collect(job, None if late else receiver, limits)
-    finally:
-        for job in running.values():
-            job.process.kill()
-
-
-def _work(name: str, gigabytes: float, sender: Connection) -> None:
-    import resource
-
-    import torch
-
-    os.dup2(2, 1)  # what libraries print must not mix with the command's own output
-    torch.set_num_threads(1)
-    limit = int(gigabytes * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    sender.send(trace_one(name))
-
-
-def _collect(job: _Running, receiver: Connection | None, limits: Limits) -> Traced:
-    seconds = time.perf_counter() - job.start
-    result: Traced
-    try:
-        if receiver is None:
-            text = f"took more than {limits.seconds:g} s"
-            result = Traced(job.name, seconds, error=text, group="too slow")
-        else:
-            result = receiver.recv()
-    except EOFError:
-        job.process.join(5)
-        text = f"the process ended with status {job.process.exitcode}"
-        result = Traced(job.name, seconds, error=text, group="crashed or too large")
-    job.process.kill()
-    job.process.join()
-    return result
 
 
 def summarize(results: list[Traced]) -> dict[str, Any]:

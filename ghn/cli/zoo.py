@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ghn.benchmarks.sweep import Limits, Traced, summarize, trace_all
+from ghn.benchmarks.processes import Limits
+from ghn.benchmarks.sweep import Traced, summarize, trace_all
 from ghn.benchmarks.sweep_report import journal_path, save_results
 from ghn.cli.models import AsJson
 from ghn.cli.output import print_json, print_table, print_text, progress_bar
@@ -132,6 +133,51 @@ def sample_family(
         for n in networks
     ]
     print_table(f"{family}, split {split}", [">seed", ">parameters", "settings"], rows)
+
+
+@app.command("predict")
+def predict_family(
+    family: Annotated[str, typer.Argument(help="timm, torchvision or transformers.")],
+    sample: Annotated[int, typer.Option(help="Number of models, drawn at random.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    pattern: Pattern = None,
+    millions: Annotated[float, typer.Option(help="Largest model, in 1e6 elements.")] = 100.0,
+    jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint to predict from; default: the embedded one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict whole models of a zoo and check that the predictions are sane.
+
+    Example: ghn zoo predict timm --sample 100 --seed 1
+    """
+    from ghn.benchmarks.soundness import check_all, draw_names
+
+    names = draw_names(_select(family, pattern), sample, seed, int(millions * 1e6))
+    with progress_bar(f"Predicting {family}") as ticker:
+        results = check_all(names, jobs, checkpoint, ticker)
+    sound = sum(r.sound for r in results)
+    tensors = sum(r.tensors for r in results)
+    kept = sum(sum(r.kept.values()) for r in results)
+    if as_json:
+        models = [{**dataclasses.asdict(r), "sound": r.sound} for r in results]
+        summary = {"models": len(results), "sound": sound, "kept_share": kept / max(1, tensors)}
+        print_json({"summary": summary, "models": models})
+        return
+    rows = [
+        [
+            r.name,
+            f"{r.kept_share:.1%}",
+            f"{len(r.degenerate)}",
+            f"{len(r.far)}",
+            r.error or ("" if r.finite and r.differ else "outputs not finite, or alike"),
+        ]
+        for r in results
+        if not r.sound
+    ]
+    title = f"{family}: {sound} of {len(results)} sane; {kept / max(1, tensors):.2%} tensors kept"
+    print_table(title, ["model", ">kept", ">degenerate", ">layers far off", "failure"], rows)
 
 
 def _print_summary(family: str, summary: dict[str, Any], results: list[Traced]) -> None:

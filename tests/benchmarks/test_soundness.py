@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.benchmarks.soundness import check_prediction, degenerate, layer_stds
+from ghn.benchmarks.soundness import (
+    check_all,
+    check_prediction,
+    degenerate,
+    draw_names,
+    layer_stds,
+)
 from ghn.engine import GHN
+from ghn.errors import ConfigError
 
 
 def net():
@@ -70,3 +77,25 @@ def test_a_prediction_is_sound_and_one_that_is_spoilt_is_not(monkeypatch):
     assert not bad.sound
     assert bad.far["0"] > 10
     assert bad.degenerate == {"6.weight": "rows twice"}
+
+
+def test_models_are_drawn_by_seed_and_by_size():
+    names = [f"vits:{seed}" for seed in range(20)]
+
+    first, again, other = (draw_names(names, 5, seed, 10**7) for seed in (0, 0, 1))
+
+    assert first == again != other
+    assert len(set(first)) == 5
+    with pytest.raises(ConfigError, match="at most 10 "):
+        draw_names(names, 5, 0, 10)
+
+
+def test_each_model_is_checked_and_a_fault_of_one_is_its_own(tmp_path):
+    GHN().save_pretrained(tmp_path / "untrained")
+
+    found = check_all(["convnets:1", "no:such"], 1, str(tmp_path / "untrained"))
+
+    assert [f.name for f in found] == ["convnets:1", "no:such"]
+    assert found[0].error == ""
+    assert found[0].tensors > 0
+    assert "UnknownNameError" in found[1].error

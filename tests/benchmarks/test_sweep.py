@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from ghn.benchmarks.sweep import Limits, Traced, summarize, trace_all, trace_one
+from ghn.benchmarks.processes import Limits
+from ghn.benchmarks.sweep import Traced, summarize, trace_all, trace_one
 from ghn.benchmarks.sweep_report import save_results
 from ghn.io import append_line
 

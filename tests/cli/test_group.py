@@ -71,6 +71,7 @@ def test_debugging_shows_the_error_itself(monkeypatch):
         "zoo#list",
         "zoo#trace",
         "zoo#sample",
+        "zoo#predict",
         "bench#speed",
         "bench#predict",
     ],
