@@ -6,30 +6,48 @@ where s = 1, so that the decoder keeps a bounded say:
 
 | role | result |
 |---|---|
-| weight, recurrent weight, direction, lora_a | (v / s) g sqrt(beta / fan_in) |
+| weight, recurrent weight, direction, lora_a | (v / s) g size, see below |
 | lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 |
-| table, position, token, others | (v / s) g 0.02, with spread ** 3 for spread |
+| table, position, token, bias, recurrent bias, others | (v / s) g 0.02, spread ** 3 for spread |
+| bias of a normalisation | (v / s) g 0.1, spread ** 3 for spread |
 | gain, scale | 2 sigmoid(v / 2) |
+| layer scale: a scale of channels that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) |
 | slope | 0.25 * 2 sigmoid(v / 2) |
 | magnitude (weight norm's g) | 2 sigmoid(v / 2) times the norm that the weight's rule asks for |
-| bias, recurrent bias | tanh(v / 5) |
 
-beta is 2 where a ReLU-like nonlinearity follows (see `ghn.graphs.structure`), 1/2 in the layer that
-emits the model's output, so that untrained logits are not confident, and else 1. Tables,
-positions and tokens have 0.02 as in timm and transformers; they meet activations of size 1, so a
-wider range is theirs to reach. All parameters of an operator that ends a residual branch are
-multiplied by 1 / sqrt(number of residual branches): activations then stay bounded at any depth,
-also where no batch statistics normalise them.
+Tables, positions and tokens have 0.02 as in timm and transformers. They and biases meet activations
+of size 1, so a wider range is theirs to reach.
+
+**Weights** have the size that libraries give them, since a network trains from there. With m the
+geometric mean of fan-in and fan-out, and the first that fits:
+
+- the layer that emits the output: sqrt(1 / (4 fan_in)), so that untrained logits are not confident;
+- the first layer, on the input: sqrt(1 / (6 fan_in));
+- layers of averages over all positions (squeeze-excite): sqrt(3 / (8 m)), and sqrt(3 / (2 m)) where
+  what was averaged is rectified;
+- layers before a batch norm, which undoes their size in training: sqrt(1 / m), so that a signal
+  also gets through before statistics are known; depthwise ones sqrt(1 / fan_in);
+- other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks with layer norm
+  sqrt(1 / (10 fan_in));
+- linear layers, and convolutions like them (pointwise, ungrouped): sqrt(1 / (5 fan_in)), in
+  networks with layer norm its geometric mean with 0.01;
+- other convolutions: sqrt(1 / (2 m)).
+
+Parameters of an operator that ends a residual branch, biases of layers excepted, are multiplied by
+1 / sqrt(number of residual branches), 1/8 at least: activations then stay bounded at any depth,
+also where no batch statistics normalise them. Weights of a network with layer norm need that not:
+what enters its branches is normalised.
 
 Channels that share codes are not independent: C of them carry signals of r dimensions, the size of
-the codes, each C / r times over, and what adds up that often grows with C / r, not its square root.
-Of a rectified signal half the energy is of this kind. So weights that read channels by codes of r
-numbers are divided by sqrt((1 + max(C / r, 1)) / 2), and tiled weights, whose channels repeat
-exactly, by sqrt(max(C / r, 1)) for a block of r channels.
+the codes, each C / r times over. Straight from a layer, with nothing but normalisations and sums
+between, all of a signal is of this kind, and weights that read it by codes of r numbers are
+divided by sqrt(C / r). A rectifier or a product of channels breaks some of it up: by (C / r)^(1/4)
+then. Tiled weights, whose channels repeat exactly, are divided by sqrt(C / r) for a block of r
+channels in both cases.
 
 Source: fan-in scaling, sigmoid gains and small biases after Knyazev et al. 2021 and 2023 (GHN-2,
-arXiv 2110.13100; GHN-3, arXiv 2303.04143). Exact sizes, the bounded say and the factor on residual
-branches are ours.
+arXiv 2110.13100; GHN-3, arXiv 2303.04143). Exact sizes, the bounded say, the factors on residual
+branches and on shared codes are ours; sizes by operator are measured on timm's defaults.
 """
 
 from __future__ import annotations
@@ -43,8 +61,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ghn.graphs import ParamGraph, ParamSpec
-from ghn.graphs.structure import followed_by_relu, residual_branch_ends
+from ghn.graphs import Node, ParamGraph, ParamSpec
+from ghn.graphs.structure import NORMS, SignalFacts, residual_branch_ends, signal_facts
 from ghn.kernels import Dense, LowRank, Recipe, Tiled, expand, mean_square, scaled
 
 __all__ = ["Rule", "apply_magnitude", "magnitude_rules"]
@@ -54,9 +72,12 @@ K = TypeVar("K", bound=Hashable)
 SMALL = 0.02
 WIDE = 3
 ADAPTER = 0.1
-HEAD = 0.5
+NORM_BIAS = 0.1
+LAYER_SCALE = 3e-6
+MOST_BRANCHES = 64  # with more, a last gain would leave a branch next to nothing
 _MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
 _FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
+_BIASES = frozenset({"bias", "recurrent_bias"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,17 +85,18 @@ class Rule:
     """What one parameter's magnitude is made of.
 
     Attributes:
-        kind: `"sized"`: a root mean square of `size` times g; `"factor"`: `size` * 2 sigmoid(v/2);
-            `"shift"`: `size` * tanh(v / 5).
+        kind: `"sized"`: a root mean square of `size` times g; `"factor"`: `size` * 2 sigmoid(v/2).
         size: See `kind`.
         say: Exponent of the spread in g.
-        reads_channels: Whether columns are channels that another parameter's rows made.
+        reads: What columns are: not channels that another parameter's rows made (`"other"`), such
+            channels straight from a layer (`"aligned"`), or with a rectifier or the like between
+            (`"mixed"`).
     """
 
-    kind: Literal["sized", "factor", "shift"]
+    kind: Literal["sized", "factor"]
     size: float
     say: int = 1
-    reads_channels: bool = False
+    reads: Literal["other", "aligned", "mixed"] = "other"
 
 
 def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
@@ -84,35 +106,74 @@ def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
         See the module's docstring.
     """
     if "magnitude" not in graph.memo:
-        relu = followed_by_relu(graph)
+        facts = signal_facts(graph)
         branches = residual_branch_ends(graph)
         directions = {s.node: s for s in graph.specs.values() if s.role == "direction"}
         rules = {}
         for name, spec in graph.specs.items():
-            beta = HEAD if spec.head else 2.0 if spec.node in relu else 1.0
-            rule = _rule(spec, beta, directions.get(spec.node))
-            factor = 1.0 / math.sqrt(branches.get(spec.node, 1))
-            rules[name] = dataclasses.replace(rule, size=rule.size * factor)
+            node = graph.nodes[spec.node]
+            size = weight_size(directions.get(spec.node, spec), node, facts)
+            rule = _rule(spec, node, size, directions.get(spec.node), facts)
+            if spec.node in branches:
+                rule = _at_branch_end(rule, spec, node, branches[spec.node], facts)
+            rules[name] = rule
         graph.memo["magnitude"] = rules
     return graph.memo["magnitude"]
 
 
-def _rule(spec: ParamSpec, beta: float, direction: ParamSpec | None) -> Rule:
+def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
+    """Return the root mean square that the rule asks of a weight, for g = 1."""
+    fan_in = max(spec.fan_in, 1)
+    if spec.head:
+        return math.sqrt(1 / (4 * fan_in))
+    if spec.stem:
+        return math.sqrt(1 / (6 * fan_in))
+    rows, columns = (max(math.prod(spec.sizes(axes)), 1) for axes in ("o", "i"))
+    mean_fan = fan_in * math.sqrt(rows / columns)
+    if pooled := facts.pooled.get(spec.node):
+        return math.sqrt((1.5 if pooled == "rectified" else 0.375) / mean_fan)
+    batch_normed = spec.node in facts.batch_normed
+    if node.op == "depthwise_conv":
+        variance = 1.0 if batch_normed else 0.1 if facts.layer_normed else 0.4
+        return math.sqrt(variance / fan_in)
+    if batch_normed:
+        return math.sqrt(1 / mean_fan)
+    like_linear = math.prod(spec.sizes("k")) == node.attributes.get("groups", 1) == 1
+    if node.op.startswith("conv") and not like_linear:
+        return math.sqrt(0.5 / mean_fan)
+    size = math.sqrt(1 / (5 * fan_in))
+    return math.sqrt(0.01 * size) if facts.layer_normed else size
+
+
+def _rule(
+    spec: ParamSpec, node: Node, size: float, direction: ParamSpec | None, facts: SignalFacts
+) -> Rule:
     if spec.role in _MATRICES:
-        size = math.sqrt(beta / max(spec.fan_in, 1))
-        return Rule("sized", size, reads_channels="i" in spec.axes and not spec.stem)
+        if "i" not in spec.axes or spec.stem:
+            return Rule("sized", size)
+        return Rule("sized", size, reads="aligned" if spec.node in facts.aligned else "mixed")
     if spec.role in _FACTORS:
-        size = 0.25 if spec.role == "slope" else 1.0
+        factor = 0.25 if spec.role == "slope" else 1.0
         if spec.role == "magnitude" and direction is not None:
             # g is the norm of the elements of v that share it.
-            shared = direction.numel / max(spec.numel, 1)
-            size = math.sqrt(shared * beta / max(direction.fan_in, 1))
-        return Rule("factor", size)
-    if spec.role in ("bias", "recurrent_bias"):
-        return Rule("shift", 1.0)
+            factor = size * math.sqrt(direction.numel / max(spec.numel, 1))
+        return Rule("factor", factor)
+    if spec.role in _BIASES:
+        return Rule("sized", NORM_BIAS if node.op in NORMS else SMALL, WIDE)
     if spec.fan_in:
         return Rule("sized", ADAPTER * math.sqrt(1.0 / spec.fan_in))
     return Rule("sized", SMALL, WIDE)
+
+
+def _at_branch_end(
+    rule: Rule, spec: ParamSpec, node: Node, branches: int, facts: SignalFacts
+) -> Rule:
+    if spec.role == "scale" and node.op == "mul" and spec.numel > 1:
+        return dataclasses.replace(rule, size=LAYER_SCALE)
+    unscaled = facts.layer_normed and spec.role in _MATRICES
+    if unscaled or (spec.role in _BIASES and node.op not in NORMS):
+        return rule
+    return dataclasses.replace(rule, size=rule.size / math.sqrt(min(branches, MOST_BRANCHES)))
 
 
 def apply_magnitude(
@@ -156,19 +217,18 @@ def _factors(squares: Float[Tensor, " P"], rules: list[Rule], spread: float) -> 
 def _squash(values: Float[Tensor, "n ..."], rules: Sequence[Rule]) -> Float[Tensor, "n ..."]:
     size = values.new_tensor([rule.size for rule in rules])
     size = size.reshape(-1, *[1] * (values.ndim - 1))
-    if rules[0].kind == "factor":
-        return 2.0 * size * torch.sigmoid(values / 2.0)
-    return size * torch.tanh(values / 5.0)
+    return 2.0 * size * torch.sigmoid(values / 2.0)
 
 
 def _excess(recipe: Recipe, rule: Rule) -> float:
     """Return how much variance channels that share codes add beyond that of independent ones."""
-    if not rule.reads_channels:
+    if rule.reads == "other":
         return 1.0
     if isinstance(recipe, Tiled):
         return max(recipe.layout.cols / recipe.block.shape[-2], 1.0)
     if isinstance(recipe, LowRank):
-        return (1.0 + max(recipe.layout.cols / recipe.left.shape[-1], 1.0)) / 2.0
+        excess = max(recipe.layout.cols / recipe.left.shape[-1], 1.0)
+        return excess if rule.reads == "aligned" else math.sqrt(excess)
     return 1.0
 
 

@@ -1,24 +1,25 @@
-"""Facts about a graph that decide how large weights may be: what follows, and which adds are skips.
+"""Facts about a graph that decide how large weights may be: its signals and its shortcuts.
 
-Both questions are answered from operators and edges alone, in one pass over the graph.
+All of it is answered from operators and edges alone, in one pass over the graph.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 from ghn.graphs.graph import Node, ParamGraph
 
-__all__ = ["followed_by_relu", "predecessors", "residual_branch_ends"]
+__all__ = ["NORMS", "SignalFacts", "predecessors", "residual_branch_ends", "signal_facts"]
 
 _RELU_LIKE = frozenset(
     {"relu", "relu6", "leaky_relu", "prelu", "elu", "gelu", "silu", "mish", "hard_swish"}
 )
-_PASSES = frozenset(
-    {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "add", "concat", "pad"}
-    | {"max_pool", "avg_pool", "roll"}
-)
-_NORMS = frozenset(
+NORMS = frozenset(
     {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "l2_norm"}
 )
+# These keep what channels have in common: sums and averages of channels with themselves.
+_PASSES = NORMS | {"add", "concat", "pad", "avg_pool", "mean", "roll", "matmul", "interpolate"}
+_MIXERS = frozenset({"conv", "conv_transpose", "linear", "embedding"})
 _LAYERS = frozenset({"conv", "depthwise_conv", "conv_transpose", "linear"})
 # A product scales with its data input; what these emit is bounded whatever they read.
 _GATES = frozenset({"sigmoid", "hard_sigmoid", "softmax", "tanh"})
@@ -35,23 +36,53 @@ def predecessors(graph: ParamGraph) -> list[list[int]]:
     return before
 
 
-def followed_by_relu(graph: ParamGraph) -> frozenset[int]:
-    """Return the nodes whose output meets a ReLU-like nonlinearity.
+@dataclasses.dataclass(frozen=True)
+class SignalFacts:
+    """What is known of the signals that operators read and emit; node indices.
 
-    Between the two may stand normalisations, sums, concatenations and pooling, and nothing else.
-    ReLU-like are the functions that keep one half of their input and shut the other, smooth
-    ones included.
+    Attributes:
+        aligned: Read channels straight from a layer: normalisations and sums at most between.
+        pooled: Layers that read averages over all positions, or what became of them:
+            `"rectified"` if the averages are of a rectified signal, else `"plain"`.
+        batch_normed: Their output goes into a batch norm.
+        layer_normed: Whether the network has layer or RMS norms.
     """
-    after: list[list[int]] = [[] for _ in graph.nodes]
-    for start, end in graph.edges:
-        after[start].append(end)
-    meets = [False] * len(graph.nodes)
-    for index in range(len(graph.nodes) - 1, -1, -1):
-        meets[index] = any(
-            graph.nodes[v].op in _RELU_LIKE or (graph.nodes[v].op in _PASSES and meets[v])
-            for v in after[index]
+
+    aligned: frozenset[int]
+    pooled: dict[int, str]
+    batch_normed: frozenset[int]
+    layer_normed: bool
+
+
+def signal_facts(graph: ParamGraph) -> SignalFacts:
+    """Follow signals through a graph, in one pass."""
+    before = predecessors(graph)
+    count = len(graph.nodes)
+    linear, rectified, pooled = [False] * count, [False] * count, [""] * count
+    readers: dict[int, str] = {}
+    for index, node in enumerate(graph.nodes):
+        sources = before[index]
+        inputs = {pooled[u] for u in sources}
+        layer = node.op in _MIXERS
+        linear[index] = layer or (
+            node.op in _PASSES and bool(sources) and all(linear[u] for u in sources)
         )
-    return frozenset(i for i, m in enumerate(meets) if m)
+        rectified[index] = node.op in _RELU_LIKE or (
+            not layer and node.op not in NORMS and any(rectified[u] for u in sources)
+        )
+        if node.op == "mean":
+            pooled[index] = "rectified" if any(rectified[u] for u in sources) else "plain"
+        elif sources and "" not in inputs:
+            if layer:
+                readers[index] = max(inputs)
+            pooled[index] = "plain" if layer else max(inputs)
+    edges = [(u, graph.nodes[v].op) for u, v in graph.edges]
+    return SignalFacts(
+        aligned=frozenset(v for v in range(count) if any(linear[u] for u in before[v])),
+        pooled=readers,
+        batch_normed=frozenset(u for u, op in edges if op == "batch_norm"),
+        layer_normed=any(node.op in ("layer_norm", "rms_norm") for node in graph.nodes),
+    )
 
 
 def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
@@ -135,7 +166,7 @@ def _last_scaling(
         node = nodes[index]
         if node.op != "recurrent" and any(r in _SCALING_ROLES for _, r in node.parameters):
             found.add(index)
-        elif node.op not in _NORMS and node.op != "recurrent":
+        elif node.op not in NORMS and node.op != "recurrent":
             stack.extend(_scaling_inputs(nodes, node, before[index]))
     return found
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ghn.graphs import Node, ParamGraph, trace
-from ghn.graphs.structure import followed_by_relu, residual_branch_ends
+from ghn.graphs.structure import residual_branch_ends, signal_facts
 
 
 def graph_of(*nodes, edges):
@@ -29,20 +29,34 @@ def end_names(model, inputs=None):
     return names, set(ends.values())
 
 
-@pytest.mark.parametrize(
-    "path", [("relu",), ("batch_norm*", "relu"), ("batch_norm*", "max_pool", "gelu"), ("silu",)]
-)
-def test_a_nonlinearity_is_seen_through_norms_and_pooling(path):
-    graph = chain("input", "conv*", *path, "output")
+@pytest.mark.parametrize("path", [(), ("batch_norm*",), ("layer_norm*", "matmul"), ("avg_pool",)])
+def test_channels_stay_aligned_through_norms_and_sums(path):
+    graph = chain("input", "conv*", *path, "linear*", "output")
 
-    assert 1 in followed_by_relu(graph)
+    assert len(graph.nodes) - 2 in signal_facts(graph).aligned
 
 
-@pytest.mark.parametrize("path", [("sigmoid",), ("linear*", "relu"), ("softmax", "relu"), ()])
-def test_other_operators_hide_a_nonlinearity(path):
-    graph = chain("input", "conv*", *path, "output")
+@pytest.mark.parametrize("path", [("relu",), ("depthwise_conv*",), ("mul", "layer_norm*")])
+def test_what_treats_each_channel_on_its_own_breaks_alignment(path):
+    graph = chain("input", "conv*", *path, "linear*", "output")
 
-    assert 1 not in followed_by_relu(graph)
+    assert len(graph.nodes) - 2 not in signal_facts(graph).aligned
+
+
+def test_layers_of_averages_are_told_by_what_was_averaged():
+    rectified = chain("input", "conv*", "silu", "mean", "conv*", "relu", "conv*", "output")
+    plain = chain("input", "conv*", "silu", "batch_norm*", "mean", "linear*", "output")
+
+    assert signal_facts(rectified).pooled == {4: "rectified", 6: "plain"}
+    assert signal_facts(plain).pooled == {5: "plain"}
+
+
+def test_norms_of_the_network_are_known():
+    graph = chain("input", "conv*", "batch_norm*", "relu", "conv*", "layer_norm*", "output")
+
+    assert signal_facts(graph).batch_normed == {1}
+    assert signal_facts(graph).layer_normed
+    assert not signal_facts(chain("input", "conv*", "batch_norm*", "output")).layer_normed
 
 
 def test_resnet_branches_end_in_the_last_norm_with_projection_shortcuts_counted():
@@ -182,7 +196,7 @@ def lines_run(graph):
     sys.settrace(tracer)
     try:
         residual_branch_ends(graph)
-        followed_by_relu(graph)
+        signal_facts(graph)
     finally:
         sys.settrace(before)
     return count
@@ -191,8 +205,8 @@ def lines_run(graph):
 def test_work_grows_with_the_number_of_nodes_and_not_its_square():
     graph = chain_of_branches(1000)
 
-    ends, followed = residual_branch_ends(graph), followed_by_relu(graph)
+    ends = residual_branch_ends(graph)
 
-    assert len(ends) == len(followed) == 1000
+    assert len(ends) == 1000
     assert set(ends.values()) == {1000}
     assert lines_run(chain_of_branches(200)) < 3 * lines_run(chain_of_branches(100))
