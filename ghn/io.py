@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append_line", "atomic_path", "write_json", "write_text"]
+__all__ = ["append_line", "atomic_path", "cache_folder", "write_json", "write_text"]
+
+
+def cache_folder() -> Path:
+    """Return the folder where data and graphs are cached; it may not exist."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "ghn"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ghn.benchmarks.processes import Failure, Limits, run_each
 from ghn.engine import predict_params
 from ghn.errors import ConfigError
-from ghn.graphs import ParamGraph, trace
+from ghn.graphs import ParamGraph, cached_trace
 from ghn.graphs.inputs import candidates
 from ghn.kernels import Layout
 from ghn.rng import make_generator
@@ -130,8 +130,10 @@ def check_prediction(name: str, model: nn.Module, checkpoint: Any = None) -> Sou
         checkpoint: As for `predict_params`.
     """
     own = copy.deepcopy(model)
-    report = predict_params(model, checkpoint=checkpoint, unsupported="predict", seed=0)
-    graph = trace(model)
+    graph = cached_trace(model)
+    report = predict_params(
+        model, checkpoint=checkpoint, unsupported="predict", graph=graph, seed=0
+    )
     inputs = [_inputs(model, seed) for seed in (0, 1)]
     default, predicted = (layer_stds(m, inputs[0]) for m in (own, model))
     with torch.no_grad():

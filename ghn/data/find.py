@@ -12,14 +12,9 @@ from pathlib import Path
 
 from ghn.data.hub import fetch
 from ghn.errors import DataError
+from ghn.io import cache_folder
 
-__all__ = ["cache_folder", "find_data", "folder_hash"]
-
-
-def cache_folder() -> Path:
-    """Return the folder where data and graphs are cached; it may not exist."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "ghn"
+__all__ = ["find_data", "folder_hash"]
 
 
 def find_data(name: str, *, download: bool = True) -> Path:

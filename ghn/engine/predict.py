@@ -30,6 +30,7 @@ from ghn.engine.select import Generate, Unsupported, keep_reasons
 from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
 from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError
+from ghn.graphs import ParamGraph
 from ghn.graphs.trace import parameter_names, trace
 from ghn.kernels import Recipe
 
@@ -64,6 +65,7 @@ def predict_params(
     generate: Generate = None,
     unsupported: Unsupported = "keep",
     condition: Any = None,
+    graph: ParamGraph | None = None,
     seed: int | None = None,
     build: Build | None = None,
     device: Device = None,
@@ -88,6 +90,7 @@ def predict_params(
         unsupported: What happens to parameters that the checkpoint was never trained for: `"keep"`
             their own values, or `"predict"` them all the same.
         condition: For hypernetworks with a condition; None for all others.
+        graph: The model's graph, where it is known from before; traced by default.
         seed: Seeds the initialization of a meta model's kept parameters; None counts as 0. The
             prediction itself draws nothing. The global random state is left alone.
         build: For meta models: makes the same model on the CPU. Kept parameters and buffers are
@@ -120,7 +123,7 @@ def predict_params(
     inner = check_model(model)
     has_meta = _has_meta(inner)
     _check_settings(has_meta, condition, build, device, dtype)
-    plan = _plan(inner, example_inputs, checkpoint, generate, unsupported, dtype)
+    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, dtype)
     real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
     meta = {n: r for n, r in plan.recipes.items() if n not in real}
     check_targets(real, plan.parameters)
@@ -158,6 +161,7 @@ def predict_state_dict(
     generate: Generate = None,
     unsupported: Unsupported = "keep",
     condition: Any = None,
+    graph: ParamGraph | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
@@ -170,6 +174,7 @@ def predict_state_dict(
         generate: As for `predict_params`.
         unsupported: As for `predict_params`.
         condition: As for `predict_params`.
+        graph: As for `predict_params`.
         device: Where the tensors live; where the parameters are by default, for meta the CPU.
         dtype: Their type; each parameter's own by default.
 
@@ -182,7 +187,7 @@ def predict_state_dict(
     """
     inner = check_model(model)
     _check_settings(True, condition, None, device, dtype)
-    plan = _plan(inner, example_inputs, checkpoint, generate, unsupported, dtype)
+    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, dtype)
     tensors: dict[str, Tensor] = {}
     for name, recipe in plan.recipes.items():
         like = plan.parameters[name]
@@ -197,6 +202,7 @@ def predict_state_dict(
 def _plan(
     model: nn.Module,
     example_inputs: Any,
+    graph: ParamGraph | None,
     checkpoint: Checkpoint,
     generate: Generate,
     unsupported: Unsupported,
@@ -204,7 +210,10 @@ def _plan(
 ) -> _Plan:
     """Do everything that can fail and changes nothing."""
     parameters, aliases = parameter_names(model)
-    graph = trace(model, example_inputs)
+    if graph is None:
+        graph = trace(model, example_inputs)
+    else:
+        _check_graph(graph, parameters)
     hypernetwork, label, notes = find_hypernetwork(checkpoint, graph)
     support = hypernetwork.config.support
     reasons = keep_reasons(graph, parameters, support, generate, unsupported)
@@ -220,6 +229,17 @@ def _plan(
         notes=(*notes, *graph.assumptions),
     )
     return _Plan(parameters, aliases, recipes, report)
+
+
+def _check_graph(graph: ParamGraph, parameters: dict[str, nn.Parameter]) -> None:
+    known = {name: spec.shape for name, spec in graph.specs.items()}
+    wrong = [n for n, shape in known.items() if n not in parameters or parameters[n].shape != shape]
+    if missing := set(parameters) - set(known) - set(graph.untouched):
+        wrong += sorted(missing)
+    if wrong:
+        raise ConfigError(
+            f"graph= is of another model: they differ in {', '.join(wrong[:3])}; leave it out"
+        )
 
 
 def _check_settings(

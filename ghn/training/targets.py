@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ghn.config import Config
-from ghn.graphs import ParamGraph, trace
+from ghn.graphs import ParamGraph, cached_trace
 from ghn.zoo import SAMPLERS, Split, sample
 
 __all__ = ["Target", "TargetPool", "make_target"]
@@ -48,7 +48,7 @@ class Target:
 
 
 def make_target(family: str, config: Config) -> Target:
-    """Build and trace one architecture of a sampler."""
+    """Build one architecture of a sampler and trace it, unless the cache knows its graph."""
     with torch.device("meta"):
         model = SAMPLERS[family].build(config)
     buffers = {
@@ -58,7 +58,8 @@ def make_target(family: str, config: Config) -> Target:
         for name, b in model.named_buffers()
     }
     example = torch.empty(1, 3, 32, 32, device="meta")
-    return Target(family, config, model.train(), trace(model, example), buffers)
+    graph = cached_trace(model, example)
+    return Target(family, config, model.train(), graph, buffers)
 
 
 class TargetPool:

@@ -456,3 +456,39 @@ def test_a_cuda_model_is_written_where_it_is_by_a_hypernetwork_on_the_cpu():
     assert model.conv.weight.is_cuda
     for name, value in wanted.items():
         torch.testing.assert_close(model.get_parameter(name).cpu(), value)
+
+
+def test_a_graph_from_before_saves_the_trace_and_gives_the_same(monkeypatch):
+    model, twin = Small(), Small()
+    graph = trace(model, X)
+    expected = predict_params(twin, X, checkpoint=FakeGHN())
+    monkeypatch.setattr("ghn.engine.predict.trace", None)
+
+    report = predict_params(model, checkpoint=FakeGHN(), graph=graph)
+
+    assert (report.predicted, report.kept) == (expected.predicted, expected.kept)
+    assert torch.equal(model.conv.weight, twin.conv.weight)
+
+
+def without_unused():
+    model = Small()
+    del model.unused
+    return model
+
+
+def narrower():
+    model = Small()
+    model.head = nn.Linear(6, 4)
+    return model
+
+
+@pytest.mark.parametrize("other", [narrower, without_unused, lambda: Tied().body])
+def test_a_graph_of_another_model_is_refused_before_anything_is_written(other):
+    wrong = trace(other(), torch.zeros(1, 6) if isinstance(other(), nn.Linear) else X)
+    model = Small()
+    before = photograph(model)
+
+    with pytest.raises(ConfigError, match="another model"):
+        predict_params(model, X, checkpoint=FakeGHN(), graph=wrong)
+
+    assert photograph(model) == before

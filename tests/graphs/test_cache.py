@@ -1,0 +1,217 @@
+import sys
+import types
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ghn.graphs import cache, cached_trace, trace
+from ghn.graphs.cache import structural_hash
+
+IMAGES = torch.empty(1, 3, 32, 32)
+FACTOR = 2
+
+
+class Net(nn.Module):
+    def __init__(self, width=8, act="relu"):
+        super().__init__()
+        self.act = act
+        self.conv = nn.Conv2d(3, width, 3)
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x):
+        x = getattr(torch, self.act)(self.conv(x)) * FACTOR
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """The models that were really traced."""
+    seen = []
+
+    def counting(model, inputs=None):
+        seen.append(model)
+        return trace(model, inputs)
+
+    monkeypatch.setattr(cache, "trace", counting)
+    return seen
+
+
+def files(folder):
+    return [p for p in folder.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: timm.create_model("resnet18"),
+        lambda: timm.create_model("swin_tiny_patch4_window7_224"),
+        Net,
+    ],
+)
+def test_the_same_architecture_is_traced_once(tmp_path, traces, make):
+    with torch.device("meta"):
+        first, second = make(), make()
+
+    graphs = [cached_trace(m, folder=tmp_path) for m in (first, second)]
+
+    assert traces == [first]
+    assert graphs[0] == graphs[1] == trace(second)
+    assert len(files(tmp_path)) == 1
+
+
+def other_settings():
+    yield Net(9), None
+    yield Net(act="tanh"), None
+    yield Net(), torch.empty(1, 3, 64, 64)
+    yield Net().half(), None
+    yield nn.Sequential(Net()), None
+    tied = Net(3)
+    tied.conv.bias = tied.head.bias = nn.Parameter(torch.zeros(2))
+    yield tied, None
+    replaced = Net()
+    replaced.head = nn.Bilinear(8, 8, 2)
+    yield replaced, None
+    with torch.device("meta"):
+        yield Net(), None
+
+
+def test_whatever_changes_the_graph_changes_the_hash():
+    plain = structural_hash(Net(), None)
+    hashes = [structural_hash(model, inputs) for model, inputs in other_settings()]
+
+    assert None not in [plain, *hashes]
+    assert len({plain, *hashes}) == 1 + len(hashes)
+
+
+def test_what_does_not_change_the_graph_leaves_the_hash():
+    model = Net()
+    plain = structural_hash(model)
+    nn.init.zeros_(model.conv.weight)
+
+    assert structural_hash(model.eval()) == plain
+    assert structural_hash(torch.compile(model)) == plain
+
+
+def test_libraries_and_configs_are_told_apart():
+    from transformers import AutoModel, GPT2Config
+
+    def gpt2(**settings):
+        with torch.device("meta"):
+            return AutoModel.from_config(GPT2Config(n_layer=1, **settings))
+
+    eager = gpt2()
+    eager.set_attn_implementation("eager")
+    hashes = [structural_hash(m) for m in (gpt2(), gpt2(), eager, gpt2(n_head=6))]
+
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
+def test_globals_of_a_users_module_count(monkeypatch):
+    before = structural_hash(Net())
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 3)
+
+    assert structural_hash(Net()) != before
+
+
+def closure():
+    depth = 3
+
+    class Local(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * depth
+
+    return Local(4, 4)
+
+
+def hooked():
+    model = Net()
+    model.conv.register_forward_hook(lambda *args: None)
+    return model
+
+
+def with_setting(value):
+    model = Net()
+    model.setting = value
+    return model
+
+
+def replaced_forward():
+    model = Net()
+    model.forward = types.MethodType(lambda self, x: self.head(self.conv(x).mean((2, 3))), model)
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        closure(),
+        hooked(),
+        replaced_forward(),
+        with_setting(lambda x: x),
+        with_setting([object()]),
+        with_setting((nn.Linear(2, 2),)),
+    ],
+)
+def test_what_cannot_be_hashed_for_certain_is_traced_anew(tmp_path, model):
+    assert structural_hash(model) is None
+
+    cached_trace(model, torch.empty(1, 4) if isinstance(model, nn.Linear) else IMAGES, tmp_path)
+
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-9]),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"\n", b"\nx", 1)),
+        lambda file: file.write_bytes(bytes(100)),
+        lambda file: (file.unlink(), file.mkdir()),
+    ],
+)
+def test_a_damaged_entry_is_rebuilt_and_never_trusted(tmp_path, traces, spoil):
+    model = Net()
+    expected = cached_trace(model, folder=tmp_path)
+    spoil(*files(tmp_path))
+
+    assert cached_trace(model, folder=tmp_path) == expected
+    assert len(traces) == 2
+
+
+def test_an_entry_of_another_model_under_this_name_is_rebuilt(tmp_path, traces):
+    cached_trace(Net(16), folder=tmp_path / "other")
+    expected = cached_trace(Net(), folder=tmp_path / "own")
+    files(tmp_path / "own")[0].write_bytes(files(tmp_path / "other")[0].read_bytes())
+
+    assert cached_trace(Net(), folder=tmp_path / "own") == expected
+    assert len(traces) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("VOCABULARY_VERSION", 99), ("_code_of_ghn", lambda: "newer")]
+)
+def test_entries_of_other_versions_are_stale(tmp_path, traces, monkeypatch, name, value):
+    cached_trace(Net(), folder=tmp_path)
+    monkeypatch.setattr(cache, name, value)
+
+    cached_trace(Net(), folder=tmp_path)
+
+    assert len(traces) == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_the_cache(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    assert cached_trace(Net(), folder=tmp_path / "file") == trace(Net())
+
+
+def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    cached_trace(Net())
+
+    assert [p.suffix for p in files(tmp_path / "ghn" / "graphs")] == [".graph"]
