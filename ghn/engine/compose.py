@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ghn.engine.guards import check_writable
 from ghn.errors import PredictionError
-from ghn.kernels import Recipe, expand_out, is_finite
+from ghn.kernels import Recipe, expand_all_out, expand_out, is_finite
 
 __all__ = ["check_recipes", "check_targets", "hold_interrupts", "new_tensor", "write"]
 
@@ -67,15 +67,15 @@ def check_targets(recipes: Mapping[str, Recipe], parameters: Mapping[str, Tensor
 
 
 def write(recipes: Mapping[str, Recipe], parameters: Mapping[str, Tensor]) -> None:
-    """Write each recipe into its parameter's storage; Parameter objects stay the same.
+    """Write all recipes into their parameters' storage; Parameter objects stay the same.
 
     Args:
         recipes: Checked by `check_recipes`.
         parameters: Tensors of any strides, types and devices; checked by `check_targets`.
     """
-    for name, recipe in recipes.items():
-        target = parameters[name].data
-        expand_out(_on_device(recipe, target.device), target)
+    targets = [parameters[name].data for name in recipes]
+    moved = [_on_device(r, t.device) for r, t in zip(recipes.values(), targets, strict=True)]
+    expand_all_out(moved, targets)
 
 
 def new_tensor(recipe: Recipe, like: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -22,7 +22,7 @@ from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, ParamSpec
 from ghn.graphs.batch import GraphBatch
 from ghn.graphs.ops import OPERATORS
-from ghn.kernels import Recipe, entry, expand
+from ghn.kernels import Recipe, entries, entry, expand_entries
 
 __all__ = ["GHN", "GHNConfig"]
 
@@ -101,9 +101,9 @@ class GHN(HubCheckpoint, nn.Module):
             select: Which parameters to emit; all if None.
         """
         found = {
-            key: entry(stack, place)
+            key: recipe
             for keys, stack in self._stacks(graphs, select).items()
-            for place, key in enumerate(keys)
+            for key, recipe in zip(keys, entries(stack), strict=True)
         }
         return _by_graph(graphs, found)
 
@@ -149,10 +149,12 @@ class GHN(HubCheckpoint, nn.Module):
             graphs: One graph or a sequence of them.
         """
         many = [graphs] if isinstance(graphs, ParamGraph) else list(graphs)
+        stacks = self._stacks(many)
+        emitted = expand_entries(list(stacks.values()))
         found = {
             key: tensor
-            for keys, stack in self._stacks(many).items()
-            for key, tensor in zip(keys, expand(stack).unbind(), strict=True)
+            for keys, tensors in zip(stacks, emitted, strict=True)
+            for key, tensor in zip(keys, tensors, strict=True)
         }
         tensors = _by_graph(many, found)
         return tensors[0] if isinstance(graphs, ParamGraph) else tensors

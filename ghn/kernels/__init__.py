@@ -4,8 +4,17 @@
 `expand_all_out` take many at once, and `ghn.kernels.dispatch` chooses what runs.
 """
 
-from ghn.kernels.expand import bound, entry, expand, expand_out, is_finite, mean_square, scaled
-from ghn.kernels.many import expand_all, expand_all_out
+from ghn.kernels.expand import (
+    bound,
+    entries,
+    entry,
+    expand,
+    expand_out,
+    is_finite,
+    mean_square,
+    scaled,
+)
+from ghn.kernels.many import expand_all, expand_all_out, expand_entries
 from ghn.kernels.recipes import Dense, Layout, LowRank, Recipe, Tiled
 
 __all__ = [
@@ -15,10 +24,12 @@ __all__ = [
     "Recipe",
     "Tiled",
     "bound",
+    "entries",
     "entry",
     "expand",
     "expand_all",
     "expand_all_out",
+    "expand_entries",
     "expand_out",
     "is_finite",
     "mean_square",

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from ghn.kernels.recipes import Dense, LowRank, Recipe, Tiled
 
-__all__ = ["bound", "entry", "expand", "expand_out", "is_finite", "mean_square", "scaled"]
+__all__ = [
+    "bound",
+    "entries",
+    "entry",
+    "expand",
+    "expand_out",
+    "is_finite",
+    "mean_square",
+    "scaled",
+]
 
 
 def expand(recipe: Recipe) -> Float[Tensor, "*b ..."]:
@@ -42,20 +51,21 @@ def expand_out(recipe: Recipe, out: Tensor) -> None:
         recipe: A recipe without batch axes.
         out: Storage of the layout's shape, any strides.
     """
-    layout = recipe.layout
-    if isinstance(recipe, LowRank) and layout.kernel == 1 and _writes_directly(recipe, out):
-        torch.mm(recipe.left, recipe.right, out=layout.from_storage(out)[..., 0])
-        return
-    out.copy_(expand(recipe))
+    if isinstance(recipe, LowRank) and (product := _view_of_product(recipe, out)) is not None:
+        torch.mm(recipe.left, recipe.right, out=product)
+    else:
+        out.copy_(expand(recipe))
 
 
-def _writes_directly(recipe: LowRank, out: Tensor) -> bool:
-    """Whether `out`'s matrix form is a view of it with the factors' dtype and device."""
-    same = out.dtype == recipe.left.dtype and out.device == recipe.left.device
-    if not same or 0 in out.shape:
-        return False
+def _view_of_product(recipe: LowRank, out: Tensor) -> Tensor | None:
+    """Return the view of `out` that a product of the factors is, if there is one of their type."""
+    if out.dtype != recipe.left.dtype or out.device != recipe.left.device or 0 in out.shape:
+        return None
+    if recipe.folds[0] > 1:  # rows of the product lie K elements apart
+        return None
     matrix = recipe.layout.from_storage(out)
-    return matrix.data_ptr() == out.data_ptr() and matrix.numel() == out.numel()
+    product = matrix.reshape(matrix.shape[0], -1)
+    return product if product.data_ptr() == out.data_ptr() else None
 
 
 def mean_square(recipe: Recipe) -> Float[Tensor, "*b"]:
@@ -82,6 +92,21 @@ def scaled(recipe: Recipe, factor: Float[Tensor, "*b"] | float) -> Recipe:
     if isinstance(factor, Tensor):
         factor = factor.reshape(*factor.shape, *[1] * (tensor.ndim - factor.ndim))
     return dataclasses.replace(recipe, **{name: tensor * factor})
+
+
+def entries(recipe: Recipe) -> list[Recipe]:
+    """Return the recipe of each entry of the first batch axis.
+
+    Gradients of all entries meet in one stacked tensor; those of single `entry` calls would each
+    fill a tensor of the whole stack's size.
+    """
+    tensors = {
+        field.name: value.unbind()
+        for field in dataclasses.fields(recipe)
+        if isinstance(value := getattr(recipe, field.name), Tensor)
+    }
+    rows = zip(*tensors.values(), strict=True)
+    return [dataclasses.replace(recipe, **dict(zip(tensors, row, strict=True))) for row in rows]
 
 
 def entry(recipe: Recipe, index: int) -> Recipe:

@@ -6,6 +6,7 @@ factors for its backward pass. `expand_all_out` is what writes a prediction into
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,13 +15,15 @@ from torch import Tensor
 
 from ghn.errors import ConfigError, ShapeError
 from ghn.kernels.autograd import Expand
+from ghn.kernels.expand import entries, expand
 from ghn.kernels.ops import expand_op, expand_out_op
 from ghn.kernels.plan import encode, shape_of
 from ghn.kernels.recipes import Dense, LowRank, Recipe, Tiled
 from ghn.kernels.reference import updated
 
-__all__ = ["Precision", "Update", "expand_all", "expand_all_out"]
+__all__ = ["Precision", "Update", "expand_all", "expand_all_out", "expand_entries"]
 
+LARGE = 2**16  # elements of a tensor that is worth a call of its own
 Precision = Literal["ieee", "tf32", "tf32x3"]
 Update = Literal["replace", "add", "multiply"]
 
@@ -54,6 +57,27 @@ def expand_all(
         for index, out in zip(places, outs, strict=True):
             results[index] = out
     return [result for result in results if result is not None]
+
+
+def expand_entries(stacks: Sequence[Recipe]) -> list[list[Tensor]]:
+    """Return the tensors of all entries of each recipe, differentiable in the recipes' tensors.
+
+    On a GPU one launch expands all stacks. On a CPU the entries of a stack of small tensors are
+    expanded by one call, and those of large ones by one each: large products gain nothing from
+    company, and their gradients need not wait for each other.
+
+    Args:
+        stacks: Recipes with one batch axis.
+    """
+    if all(_device(stack).type == "cpu" for stack in stacks):
+        return [_expand_on_cpu(stack) for stack in stacks]
+    return [list(tensor.unbind()) for tensor in expand_all(stacks)]
+
+
+def _expand_on_cpu(stack: Recipe) -> list[Tensor]:
+    if math.prod(stack.layout.shape) > LARGE:
+        return [expand(one) for one in entries(stack)]
+    return list(expand(stack).unbind())
 
 
 @torch.no_grad()
@@ -113,9 +137,14 @@ def _by_device(recipes: Sequence[Recipe]) -> list[list[int]]:
     found: dict[torch.device, list[int]] = {}
     for index, recipe in enumerate(recipes):
         if not isinstance(recipe, Dense):
-            tensor = recipe.left if isinstance(recipe, LowRank) else recipe.block
-            found.setdefault(tensor.device, []).append(index)
+            found.setdefault(_device(recipe), []).append(index)
     return list(found.values())
+
+
+def _device(recipe: Recipe) -> torch.device:
+    tensor = {Dense: "values", LowRank: "left", Tiled: "block"}[type(recipe)]
+    device: torch.device = getattr(recipe, tensor).device
+    return device
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:

@@ -340,17 +340,18 @@ INTERRUPTED = """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(5)))
     before = photograph(model)["values"]
-    write, count = compose.expand_out, 0
+    write, count = compose.expand_all_out, 0
 
-    def slow(recipe, out):
+    def slow(recipes, outs):
         global count
-        count += 1
-        if count == 3:
-            print("writing", flush=True)
-            sys.stdin.readline()  # the test sends Ctrl-C, then a line
-        write(recipe, out)
+        for recipe, out in zip(recipes, outs):
+            count += 1
+            if count == 3:
+                print("writing", flush=True)
+                sys.stdin.readline()  # the test sends Ctrl-C, then a line
+            write([recipe], [out])
 
-    compose.expand_out = slow
+    compose.expand_all_out = slow
     try:
         predict_params(model, torch.zeros(1, 4), checkpoint=FakeGHN())
         print("not interrupted")

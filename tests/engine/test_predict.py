@@ -253,14 +253,15 @@ def test_ctrl_c_during_the_writes_comes_after_the_last_one(monkeypatch):
 
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     model, writes = Small(), []
-    original = compose.expand_out
+    original = compose.expand_all_out
 
-    def interrupted(recipe, out):
-        os.kill(os.getpid(), signal.SIGINT)
-        writes.append(out.shape)
-        original(recipe, out)
+    def interrupted(recipes, outs):
+        for recipe, out in zip(recipes, outs, strict=True):
+            os.kill(os.getpid(), signal.SIGINT)
+            writes.append(out.shape)
+            original([recipe], [out])
 
-    monkeypatch.setattr(compose, "expand_out", interrupted)
+    monkeypatch.setattr(compose, "expand_all_out", interrupted)
     try:
         with pytest.raises(KeyboardInterrupt):
             predict_params(model, X, checkpoint=FakeGHN())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from kernel_helpers import (
@@ -15,7 +17,18 @@ from kernel_helpers import (
 from torch import Tensor
 
 from ghn.errors import ConfigError, ShapeError
-from ghn.kernels import Dense, Layout, LowRank, Tiled, expand, expand_all, expand_all_out
+from ghn.kernels import (
+    Dense,
+    Layout,
+    LowRank,
+    Tiled,
+    expand,
+    expand_all,
+    expand_all_out,
+    expand_entries,
+    expand_out,
+    many,
+)
 from ghn.kernels.ops import backward_op, expand_op, expand_out_op
 from ghn.kernels.plan import encode
 
@@ -227,3 +240,39 @@ def test_wrong_shapes_and_choices_are_refused_before_anything_is_written():
     with pytest.raises(ShapeError, match=r"\[o, i, 4\]"):
         expand_all([Tiled(recipe.left[:, :, None], recipe.layout)])
     assert not out.any()
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+@pytest.mark.parametrize("kind", ["dense", "low_rank", "tiled"])
+def test_entries_of_stacks_have_values_and_gradients_of_their_own(kind, limit, monkeypatch):
+    monkeypatch.setattr(many, "LARGE", limit)
+    generator = torch.Generator().manual_seed(0)
+    shape, axes = (7, 5, 3, 3), "oikk"
+    stack = {
+        "dense": Dense(torch.randn(4, *shape, generator=generator), Layout(shape, axes)),
+        "low_rank": low_rank(shape, axes, 3, generator, folded=3, lead=(4,)),
+        "tiled": tiled(shape, axes, (4, 4), generator, lead=(4,)),
+    }[kind]
+    field = {"dense": "values", "low_rank": "left", "tiled": "block"}[kind]
+    source = getattr(stack, field).requires_grad_()
+
+    [tensors] = expand_entries([stack])
+    weights = torch.arange(1.0, 5.0)
+    sum(w * t.sum() for w, t in zip(weights, tensors, strict=True)).backward()
+
+    torch.testing.assert_close(torch.stack(tensors), expand(stack))
+    gradient, source.grad = source.grad, None
+    (expand(stack).flatten(1).sum(1) * weights).sum().backward()
+    torch.testing.assert_close(gradient, source.grad)
+
+
+def test_a_convolution_is_written_by_one_product_without_a_copy(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    recipe = low_rank((7, 5, 3, 3), "oikk", 3, generator)
+    out = torch.empty(7, 5, 3, 3)
+    expected = expand(recipe)
+    monkeypatch.setattr(sys.modules["ghn.kernels.expand"], "expand", None)
+
+    expand_out(recipe, out)
+
+    torch.testing.assert_close(out, expected)
