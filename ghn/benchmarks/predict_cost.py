@@ -11,25 +11,20 @@ import concurrent.futures
 import dataclasses
 import functools
 import multiprocessing
-import os
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ghn.benchmarks.memory import MIB, peak_memory
 from ghn.benchmarks.records import Record, make_record
 from ghn.errors import ConfigError
 
 __all__ = ["MODELS", "PredictCost", "PredictCosts", "draw_costs", "measure_costs"]
-
-EVERY = 0.005  # seconds between two looks at the memory
-MIB = 2**20
 
 
 def _timm(name: str) -> nn.Module:
@@ -144,7 +139,7 @@ def measure_one(name: str, repeats: int, threads: int, checkpoint: str | None) -
     for repeat in range(repeats):
         with torch.device("meta"):
             model = MODELS[name]()
-        with _peak_memory() as memory:
+        with peak_memory() as memory:
             times["from_meta"].append(_seconds(functools.partial(predict, model)))
         peak = memory[0] if repeat == 0 else peak
         times["in_place"].append(_seconds(functools.partial(predict, model)))
@@ -184,37 +179,3 @@ def _seconds(work: Callable[[], Any]) -> float:
     seconds = time.perf_counter() - start
     del result
     return seconds
-
-
-@contextmanager
-def _peak_memory() -> Iterator[list[float]]:
-    """Watch this process; the list's one entry is then the most it held above the start, in MiB."""
-    found = [float("nan")]
-    start = _resident()
-    if start is None:
-        yield found
-        return
-    highest, done = start, threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(EVERY):
-            highest = max(highest, _resident() or 0)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield found
-    finally:
-        done.set()
-        watcher.join()
-        found[0] = (max(highest, _resident() or 0) - start) / MIB
-
-
-def _resident() -> int | None:
-    """Return the bytes of memory that this process holds, where Linux tells."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -111,3 +111,67 @@ def predict(
     ]
     columns = ["model", ">own init", ">from meta", ">ratio", ">in place", ">ratio", ">MiB", ">peak"]
     print_table(f"Median seconds of {repeats} with {threads} threads", columns, rows)
+
+
+@app.command("kernels")
+def kernels(
+    device: Annotated[str, typer.Option(help="cpu, or cuda where there is a GPU.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Repetitions; medians are reported.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of torch on a CPU.", min=1)] = 2,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the roofline (.svg, .png, .pdf).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Expansion of recipes against filling memory, and emission while training.
+
+    Example: ghn bench kernels --picture kernels.svg
+    """
+    from ghn.benchmarks.expansion import CASES, CPU_CASES, draw_roofline, measure
+    from ghn.benchmarks.training_cost import measure_training
+
+    on_cpu = device == "cpu"
+    with progress_bar("Expanding") as ticker:
+        result = measure(CPU_CASES if on_cpu else CASES, device, repeats, threads, ticker)
+    if picture is not None:
+        draw_roofline(result, picture)
+    training = None
+    if on_cpu:
+        with progress_bar("Training") as ticker:
+            training = measure_training(repeats, threads, ticker)
+    if as_json:
+        print_json(
+            {"expansion": result.to_dict(), "training": training and training.to_dict()},
+        )
+        return
+    rows = [
+        [
+            f"{r.case.model}, rank {r.case.rank}, {r.case.dtype} {r.case.precision}",
+            f"{r.gigabytes:.2f}",
+            f"{1e3 * r.fill:.1f}",
+            f"{1e3 * r.grouped:.1f}",
+            f"{r.share_of_fill:.0%}",
+            f"{r.loop / r.grouped:.2f}x",
+            f"{r.products / r.grouped:.2f}x",
+            f"{r.training_over_bound:.2f}x",
+        ]
+        for r in result.rows
+    ]
+    columns = ["case", ">GB", ">fill ms", ">grouped ms", ">of fill", ">loop", ">products"]
+    print_table(
+        f"{result.backend}. Medians of {repeats}; loop and products in units of grouped; "
+        "training: forward and backward in units of the bytes they must move",
+        [*columns, ">training"],
+        rows,
+    )
+    if training is not None:
+        emission = training.emit_single / training.emit_grouped
+        print_table(
+            f"One meta-batch of {training.networks} networks, {training.tensors} tensors",
+            ["emission", ">forward and backward, ms", ">in units of grouped"],
+            [
+                [f"grouped: {training.stacks} stacks", f"{1e3 * training.emit_grouped:.0f}", "1"],
+                ["tensor by tensor", f"{1e3 * training.emit_single:.0f}", f"{emission:.1f}"],
+                ["running the networks", f"{1e3 * training.targets:.0f}", ""],
+            ],
+        )

@@ -112,7 +112,7 @@ class FactorHead(nn.Module):
         batch, count, sections = cores.shape[:3]
         rows = book.rows(stack.spec, layout.rows // sections)
         cols = book.cols(stack.spec, layout.cols)
-        if sections == 1 and layout.rows > layout.cols:
+        if sections == 1 and layout.rows >= layout.cols:
             right = (cores[:, :, 0] @ cols.T).movedim(2, -1)  # B n r C K
             left = rows.expand(batch, count, -1, -1)
             return LowRank(left, right.flatten(3), layout)
