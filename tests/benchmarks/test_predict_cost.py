@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 from torch import nn
 
+from ghn.benchmarks.memory import peak_memory
 from ghn.benchmarks.predict_cost import (
     PredictCost,
     PredictCosts,
-    _peak_memory,
     draw_costs,
     measure_costs,
     measure_one,
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 def test_memory_that_was_held_and_freed_again_is_seen():
-    with _peak_memory() as found:
+    with peak_memory() as found:
         held = bytearray(b"x" * (64 * MIB))
         size = len(held)
         del held
