@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 
 import pytest
 from torch import nn
@@ -21,11 +22,10 @@ MIB = 2**20
 def test_memory_that_was_held_and_freed_again_is_seen():
     with peak_memory() as found:
         held = bytearray(b"x" * (64 * MIB))
-        size = len(held)
+        hashlib.sha256(held)  # lets the watching thread run
         del held
 
     assert 60 <= found[0] <= 200
-    assert size == 64 * MIB
 
 
 def test_a_model_is_predicted_from_meta_and_in_place_and_its_size_is_that_of_its_parameters(
