@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ghn.kernels.recipes import Dense, LowRank, Recipe, Tiled
+from ghn.kernels.recipes import Dense, Layout, LowRank, Recipe, Tiled
 
 __all__ = [
     "bound",
@@ -26,7 +26,10 @@ __all__ = [
     "is_finite",
     "mean_square",
     "scaled",
+    "updated",
 ]
+
+SCRATCH = 2**22  # elements
 
 
 def expand(recipe: Recipe) -> Float[Tensor, "*b ..."]:
@@ -44,17 +47,38 @@ def expand(recipe: Recipe) -> Float[Tensor, "*b ..."]:
 
 
 @torch.no_grad()
-def expand_out(recipe: Recipe, out: Tensor) -> None:
-    """Write the tensor that a recipe describes into `out`, casting to its dtype; no gradient.
+def expand_out(
+    recipe: Recipe, out: Tensor, *, update: str = "replace", base: Tensor | None = None
+) -> None:
+    """Write the tensor W that a recipe describes into `out`, casting to its dtype; no gradient.
+
+    Scratch memory is at most `SCRATCH` elements where `out`'s matrix form is a view of it.
 
     Args:
         recipe: A recipe without batch axes.
         out: Storage of the layout's shape, any strides.
+        update: What is written: W, `"add"`: base + W, or `"multiply"`: base (1 + W).
+        base: The base, shaped like `out`; by default what `out` holds.
     """
-    if isinstance(recipe, LowRank) and (product := _view_of_product(recipe, out)) is not None:
-        torch.mm(recipe.left, recipe.right, out=product)
+    base = out if base is None else base
+    product = _view_of_product(recipe, out) if isinstance(recipe, LowRank) else None
+    if isinstance(recipe, Dense):
+        out.copy_(updated(recipe.values, base, update))
+    elif product is not None and isinstance(recipe, LowRank) and update != "multiply":
+        if update == "add" and base is not out:
+            out.copy_(base)
+        torch.addmm(product, recipe.left, recipe.right, beta=float(update == "add"), out=product)
     else:
-        out.copy_(expand(recipe))
+        _expand_in_bands(recipe, out, base, update)
+
+
+def updated(values: Tensor, base: Tensor, update: str) -> Tensor:
+    """Return what an update makes of a base: the values, base + values, or base (1 + values)."""
+    if update == "add":
+        return base + values
+    if update == "multiply":
+        return base * (1.0 + values)
+    return values
 
 
 def _view_of_product(recipe: LowRank, out: Tensor) -> Tensor | None:
@@ -65,7 +89,37 @@ def _view_of_product(recipe: LowRank, out: Tensor) -> Tensor | None:
         return None
     matrix = recipe.layout.from_storage(out)
     product = matrix.reshape(matrix.shape[0], -1)
-    return product if product.data_ptr() == out.data_ptr() else None
+    return product if _shares_memory(product, out) else None
+
+
+def _expand_in_bands(recipe: LowRank | Tiled, out: Tensor, base: Tensor, update: str) -> None:
+    """Expand a few rows at a time."""
+    layout = recipe.layout
+    target = layout.from_storage(out)
+    if not _shares_memory(target, out):
+        out.copy_(updated(expand(recipe), base, update))
+        return
+    source = layout.from_storage(base)
+    height = max(1, SCRATCH // max(1, layout.cols * layout.kernel))
+    if isinstance(recipe, Tiled):  # bands start where a block does
+        block = recipe.block.shape[0]
+        height = block * max(1, height // block)
+    for start in range(0, layout.rows, height):
+        rows = slice(start, min(start + height, layout.rows))
+        target[rows].copy_(updated(_band(recipe, rows), source[rows], update))
+
+
+def _band(recipe: LowRank | Tiled, rows: slice) -> Float[Tensor, "R C K"]:
+    layout = recipe.layout
+    part = Layout((rows.stop - rows.start, layout.cols, layout.kernel), "oik")
+    if isinstance(recipe, Tiled):
+        return expand(Tiled(recipe.block, part))
+    p = recipe.folds[0]
+    return expand(LowRank(recipe.left[rows.start * p : rows.stop * p], recipe.right, part))
+
+
+def _shares_memory(view: Tensor, tensor: Tensor) -> bool:
+    return view.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
 
 
 def mean_square(recipe: Recipe) -> Float[Tensor, "*b"]:

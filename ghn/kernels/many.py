@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ghn.errors import ConfigError, ShapeError
 from ghn.kernels.autograd import Expand
-from ghn.kernels.expand import entries, expand
+from ghn.kernels.expand import entries, expand, updated
 from ghn.kernels.ops import expand_op, expand_out_op
 from ghn.kernels.plan import encode, shape_of
 from ghn.kernels.recipes import Dense, LowRank, Recipe, Tiled
-from ghn.kernels.reference import updated
 
 __all__ = ["Precision", "Update", "expand_all", "expand_all_out", "expand_entries"]
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ghn.kernels.expand import expand as expand_one
 from ghn.kernels.expand import expand_out as expand_one_out
+from ghn.kernels.expand import scaled, updated
 from ghn.kernels.plan import Item, of_items
-from ghn.kernels.recipes import Layout
+from ghn.kernels.recipes import Layout, Recipe
 
 __all__ = ["backward", "expand", "expand_out"]
 
@@ -47,20 +48,12 @@ def expand_out(
     for item, own, out, base, scale in zip(
         items, of_items(items, tensors), outs, bases, scales, strict=True
     ):
-        if update == "replace" and scale == 1.0 and not item.lead(own):
-            expand_one_out(item.recipe(own), out)
-            continue
-        values = expand_one(item.recipe(own)) * scale
-        out.copy_(updated(values, base, update))
-
-
-def updated(values: Tensor, base: Tensor, update: str) -> Tensor:
-    """Return what an update makes of a base: the values, base + values, or base (1 + values)."""
-    if update == "add":
-        return base + values
-    if update == "multiply":
-        return base * (1.0 + values)
-    return values
+        recipe: Recipe = item.recipe(own)
+        recipe = recipe if scale == 1.0 else scaled(recipe, scale)
+        if item.lead(own):
+            out.copy_(updated(expand_one(recipe), base, update))
+        else:
+            expand_one_out(recipe, out, update=update, base=base)
 
 
 def backward(

@@ -276,3 +276,33 @@ def test_a_convolution_is_written_by_one_product_without_a_copy(monkeypatch):
     expand_out(recipe, out)
 
     torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("update", ["replace", "add", "multiply"])
+@pytest.mark.parametrize("recipe_of", ["columns", "rows", "tiled", "no view"])
+def test_a_few_rows_at_a_time_give_the_whole(recipe_of, update, dtype, monkeypatch):
+    module = sys.modules["ghn.kernels.expand"]
+    generator = torch.Generator().manual_seed(0)
+    recipe = {
+        "columns": lambda: low_rank((17, 5, 3, 3), "oikk", 3, generator),
+        "rows": lambda: low_rank((17, 5, 3, 3), "oikk", 3, generator, folded=9),
+        "tiled": lambda: tiled((17, 5, 3, 3), "oikk", (4, 3), generator),
+        "no view": lambda: low_rank((3, 5, 17), "eio", 3, generator),
+    }[recipe_of]()
+    values = expand(recipe)
+    base = torch.randn(recipe.layout.shape, generator=generator).to(dtype)
+    expected = {"replace": values, "add": base + values, "multiply": base * (1 + values)}[update]
+    seen = []
+    original = module.expand
+    monkeypatch.setattr(module, "SCRATCH", 4 * 45)
+    monkeypatch.setattr(module, "expand", lambda r: seen.append(r.layout.rows) or original(r))
+
+    elsewhere, in_place = torch.full_like(base, torch.nan), base.clone()
+    expand_out(recipe, elsewhere, update=update, base=base)
+    expand_out(recipe, in_place, update=update)
+
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for out in (elsewhere, in_place):
+        torch.testing.assert_close(out, expected.to(dtype), atol=tolerance, rtol=tolerance)
+    assert recipe_of == "no view" or max(seen, default=0) <= 4
