@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ghn.graphs.aten import CONSTANTS, LAYERS, NODES, READS_SHAPE, SHAPE_ONLY
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec
-from ghn.graphs.patterns import fold_rms_norms
+from ghn.graphs.patterns import fold_adapters, fold_rms_norms
 from ghn.graphs.record import Call
 from ghn.graphs.slots import (
     DATA,
@@ -125,6 +125,13 @@ class GraphBuilder:
         self._add_output(list(outputs))
         for name, role in fold_rms_norms(self.drafts).items():
             self.specs[name] = dataclasses.replace(self.specs[name], role=role)
+        moved, merged = fold_adapters(self.drafts)
+        for name, (role, node) in moved.items():
+            self.specs[name] = dataclasses.replace(self.specs[name], role=role, node=node)
+        self._split = {
+            key: (merged.get(node, node), tensor, offsets)
+            for key, (node, tensor, offsets) in self._split.items()
+        }
         keep, edges = self._prune()
         return self._assemble(keep, edges, names)
 

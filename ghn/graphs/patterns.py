@@ -1,14 +1,15 @@
 """Operators that models write out by hand, recognised in the graph and named.
 
-Only one so far: root-mean-square normalisation, which most language models spell as
-`weight * (x * rsqrt(mean(x ** 2) + eps))`. What the name replaces loses its readers and is pruned.
+Root-mean-square normalisation, which most language models spell as
+`weight * (x * rsqrt(mean(x ** 2) + eps))`, and low-rank adapters, `layer(x) + s * B(A(x))`. What
+the name replaces loses its readers and is pruned.
 """
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-__all__ = ["fold_rms_norms"]
+__all__ = ["fold_adapters", "fold_rms_norms"]
 
 
 class Draft(Protocol):
@@ -40,6 +41,50 @@ def fold_rms_norms(drafts: list[Any]) -> dict[str, str]:
         draft.parameters = [(n, "gain" if r == "scale" else r) for n, r in draft.parameters]
         changed.update(dict(draft.parameters))
     return changed
+
+
+def fold_adapters(drafts: list[Any]) -> tuple[dict[str, tuple[str, int]], dict[int, int]]:
+    """Hang the parameters of low-rank adapters on the layers that they adapt.
+
+    An adapter is told by the names of its parameters, `lora_A` and `lora_B` as in PEFT, and by
+    where it stands: it reads what a layer reads, and a sum adds it to that layer's output.
+
+    Args:
+        drafts: Nodes in topological order; changed in place.
+
+    Returns:
+        Role and node of the parameters that moved, and for each sum the layer it is now part of.
+    """
+    moved: dict[str, tuple[str, int]] = {}
+    merged: dict[int, int] = {}
+    for index, draft in enumerate(drafts):
+        draft.inputs = tuple(merged.get(u, u) for u in draft.inputs)
+        if draft.op != "add" or draft.parameters or len(draft.inputs) != 2:
+            continue
+        for layer, tip in (draft.inputs, draft.inputs[::-1]):
+            adapter = _adapter(drafts, tip)
+            if adapter is None or drafts[adapter[0]].inputs != drafts[layer].inputs:
+                continue
+            for place, role in zip(adapter, ("lora_a", "lora_b"), strict=True):
+                moved |= {name: (role, layer) for name, _ in drafts[place].parameters}
+                drafts[layer].parameters += [(n, role) for n, _ in drafts[place].parameters]
+                drafts[place].parameters = []
+            merged[index] = layer
+            break
+    return moved, merged
+
+
+def _adapter(drafts: list[Any], tip: int) -> tuple[int, int] | None:
+    """Return the nodes of A and B if `tip` is B(A(x)), perhaps scaled, else None."""
+    up = drafts[tip].inputs[0] if drafts[tip].op == "mul" and drafts[tip].inputs else tip
+    if not _belongs(drafts[up], "lora_B") or len(drafts[up].inputs) != 1:
+        return None
+    down = drafts[up].inputs[0]
+    return (down, up) if _belongs(drafts[down], "lora_A") else None
+
+
+def _belongs(draft: Any, part: str) -> bool:
+    return bool(draft.parameters) and all(part in name.split(".") for name, _ in draft.parameters)
 
 
 def _normalised(drafts: list[Any], index: int) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ghn.errors import InputError
@@ -33,6 +34,13 @@ def candidates(model: nn.Module, given: Any = None) -> Generator[ExampleInputs, 
     """
     if given is not None:
         return _one_by_one([_given(given)])
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return _cast(_inferred(model), dtype)
+
+
+def _inferred(model: nn.Module) -> Generator[ExampleInputs, Outcome, None]:
+    base = getattr(model, "get_base_model", None)  # PEFT's wrappers take anything at all
+    model = base() if callable(base) else model
     if found := from_timm(model):
         return _one_by_one(found)
     if _is_transformers(model):
@@ -45,6 +53,18 @@ def candidates(model: nn.Module, given: Any = None) -> Generator[ExampleInputs, 
         f"{signature(model)}; pass example_inputs= (a tensor, a tuple of positional arguments, "
         "or a dict of keyword arguments)"
     )
+
+
+def _cast(
+    options: Generator[ExampleInputs, Outcome, None], dtype: torch.dtype
+) -> Generator[ExampleInputs, Outcome, None]:
+    """Pass on inputs in the type of the model's parameters, and what became of them."""
+    try:
+        inputs = next(options)
+        while True:
+            inputs = options.send((yield inputs.cast(dtype)))
+    except StopIteration:
+        return
 
 
 def _is_transformers(model: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ghn.graphs.values import Values
 
@@ -30,6 +31,15 @@ class ExampleInputs:
             values: On the meta device, where the values of integers and truth values are filed.
         """
         return _move(self.args, device, values), _move(self.kwargs, device, values)
+
+    def cast(self, dtype: torch.dtype) -> ExampleInputs:
+        """Return the inputs with their floating-point tensors in another type."""
+
+        def convert(tensor: Tensor) -> Tensor:
+            return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+        args, kwargs = pytree.tree_map_only(Tensor, convert, (self.args, self.kwargs))
+        return ExampleInputs(args, kwargs)
 
 
 def _move(value: Any, device: torch.device, values: Values | None) -> Any:
