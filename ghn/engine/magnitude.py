@@ -26,7 +26,7 @@ geometric mean of fan-in and fan-out, and the first that fits:
 - layers of averages over all positions (squeeze-excite): sqrt(3 / (8 m)), and sqrt(3 / (2 m)) where
   what was averaged is rectified;
 - layers before a batch norm, which undoes their size in training: sqrt(1 / m), so that a signal
-  also gets through before statistics are known; depthwise ones sqrt(1 / fan_in);
+  also gets through before statistics are known; depthwise ones sqrt(4 / m);
 - other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks with layer norm
   sqrt(1 / (10 fan_in));
 - linear layers, and convolutions like them (pointwise, ungrouped): sqrt(1 / (5 fan_in)), in
@@ -132,12 +132,11 @@ def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
     mean_fan = fan_in * math.sqrt(rows / columns)
     if pooled := facts.pooled.get(spec.node):
         return math.sqrt((1.5 if pooled == "rectified" else 0.375) / mean_fan)
-    batch_normed = spec.node in facts.batch_normed
-    if node.op == "depthwise_conv":
-        variance = 1.0 if batch_normed else 0.1 if facts.layer_normed else 0.4
-        return math.sqrt(variance / fan_in)
-    if batch_normed:
-        return math.sqrt(1 / mean_fan)
+    depthwise = node.op == "depthwise_conv"
+    if spec.node in facts.batch_normed:
+        return math.sqrt((4 if depthwise else 1) / mean_fan)
+    if depthwise:
+        return math.sqrt((0.1 if facts.layer_normed else 0.4) / fan_in)
     like_linear = math.prod(spec.sizes("k")) == node.attributes.get("groups", 1) == 1
     if node.op.startswith("conv") and not like_linear:
         return math.sqrt(0.5 / mean_fan)

@@ -97,7 +97,9 @@ def test_norms_around_a_weight_decide_its_size():
     assert size("layer_norm").size == pytest.approx(math.sqrt(0.01 * size().size))
     assert size(head=True).size == pytest.approx(32**-0.5)
     assert size(stem=True) == Rule("sized", 48**-0.5)
-    assert size("batch_norm", op="depthwise_conv").size == pytest.approx(8**-0.5)
+    assert size("batch_norm", op="depthwise_conv").size == pytest.approx(
+        2 * math.sqrt(8 * 16) ** -0.5
+    )
     assert size("layer_norm", op="depthwise_conv").size == pytest.approx(math.sqrt(0.1 / 8))
 
 
