@@ -19,11 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghn.benchmarks.processes import Failure, Limits, run_each
+from ghn.benchmarks import processes
+from ghn.benchmarks.processes import Limits, run_each
 from ghn.engine import predict_params
-from ghn.errors import ConfigError
+from ghn.engine.guards import check_model
+from ghn.errors import ConfigError, GHNError
 from ghn.graphs import ParamGraph, cached_trace
-from ghn.graphs.inputs import candidates
+from ghn.graphs.inputs import ExampleInputs, Failure, candidates
 from ghn.kernels import Layout
 from ghn.rng import make_generator
 from ghn.zoo.library import resolve_model
@@ -86,8 +88,8 @@ def draw_names(names: Sequence[str], count: int, seed: int, limit: int) -> list[
         if len(chosen) == count:
             break
         try:
-            model = resolve_model(names[place], device="meta")
-        except ConfigError:  # needs a package, or has no working defaults: nothing to predict
+            model = check_model(resolve_model(names[place], device="meta"))
+        except GHNError:  # needs a package, has no working defaults, or is quantised
             continue
         if sum(p.numel() for p in model.parameters()) <= limit:
             chosen.append(names[place])
@@ -107,7 +109,7 @@ def check_all(
     work = functools.partial(_check_name, checkpoint)
     results: dict[str, Soundness] = {}
     for name, found in run_each(work, names, jobs, limits or Limits(240.0, 12.0)):
-        failed = isinstance(found, Failure)
+        failed = isinstance(found, processes.Failure)
         results[name] = Soundness(name, error=found.text) if failed else found
         progress(len(results), len(names), name)
     return [results[name] for name in names]
@@ -205,8 +207,24 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
 
 
 def _inputs(model: nn.Module, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return inferred inputs with random values."""
-    args, kwargs = next(candidates(model)).on(torch.device("cpu"))
+    """Return the first inferred inputs that the model accepts, with random values."""
+    options = candidates(model)
+    found = next(options)
+    while True:
+        inputs = _filled(found, seed)
+        try:
+            with torch.no_grad():
+                _call(model.eval(), inputs)
+            return inputs
+        except Exception as error:  # whatever the model says of inputs that do not fit
+            try:
+                found = options.send(Failure(error, 0, guessed=False))
+            except StopIteration:
+                raise error from None
+
+
+def _filled(found: ExampleInputs, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args, kwargs = found.on(torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
 
     def fill(value: Any) -> Any:
