@@ -26,7 +26,7 @@ geometric mean of fan-in and fan-out, and the first that fits:
 - layers of averages over all positions (squeeze-excite): sqrt(3 / (8 m)), and sqrt(3 / (2 m)) where
   what was averaged is rectified;
 - layers before a batch norm, which undoes their size in training: sqrt(1 / m), so that a signal
-  also gets through before statistics are known; depthwise ones sqrt(4 / m);
+  also gets through before statistics are known; depthwise ones sqrt(4 / m); g is 1 here;
 - other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks with layer norm
   sqrt(1 / (10 fan_in));
 - linear layers, and convolutions like them (pointwise, ungrouped): sqrt(1 / (5 fan_in)), in
@@ -87,7 +87,7 @@ class Rule:
     Attributes:
         kind: `"sized"`: a root mean square of `size` times g; `"factor"`: `size` * 2 sigmoid(v/2).
         size: See `kind`.
-        say: Exponent of the spread in g.
+        say: Exponent of the spread in g; 0 leaves the decoder none.
         reads: What columns are: not channels that another parameter's rows made (`"other"`), such
             channels straight from a layer (`"aligned"`), or with a rectifier or the like between
             (`"mixed"`).
@@ -148,9 +148,10 @@ def _rule(
     spec: ParamSpec, node: Node, size: float, direction: ParamSpec | None, facts: SignalFacts
 ) -> Rule:
     if spec.role in _MATRICES:
+        say = 0 if spec.node in facts.batch_normed else 1
         if "i" not in spec.axes or spec.stem:
-            return Rule("sized", size)
-        return Rule("sized", size, reads="aligned" if spec.node in facts.aligned else "mixed")
+            return Rule("sized", size, say)
+        return Rule("sized", size, say, "aligned" if spec.node in facts.aligned else "mixed")
     if spec.role in _FACTORS:
         factor = 0.25 if spec.role == "slope" else 1.0
         if spec.role == "magnitude" and direction is not None:
@@ -207,7 +208,8 @@ def apply_magnitude(
 
 def _factors(squares: Float[Tensor, " P"], rules: list[Rule], spread: float) -> Float[Tensor, " P"]:
     """Return what turns raw values into values of the size that each rule asks for."""
-    size, say = squares.new_tensor([(r.size, r.say * math.log(spread)) for r in rules]).T
+    limits = [(rule.size, max(rule.say * math.log(spread), 1e-6)) for rule in rules]
+    size, say = squares.new_tensor(limits).T
     # A tensor of zeros stays one; the floor only keeps its logarithm finite.
     log_raw = 0.5 * squares.clamp_min(1e-24).log()
     return size * torch.exp(say * torch.tanh(log_raw / say) - log_raw)

@@ -94,6 +94,7 @@ def test_norms_around_a_weight_decide_its_size():
     assert size() == Rule("sized", 40**-0.5, reads="mixed")
     assert size("relu") == size()
     assert size("batch_norm").size == pytest.approx(math.sqrt(8 * 16) ** -0.5)
+    assert (size("batch_norm").say, size("layer_norm").say) == (0, 1)
     assert size("layer_norm").size == pytest.approx(math.sqrt(0.01 * size().size))
     assert size(head=True).size == pytest.approx(32**-0.5)
     assert size(stem=True) == Rule("sized", 48**-0.5)
@@ -362,3 +363,11 @@ def test_activations_of_batch_normalised_networks_stay_near_the_default(name):
     assert outside == {}
     assert logits.isfinite().all()
     assert logits.std(0).min() > 0
+
+
+def test_a_rule_without_a_say_has_its_size_whatever_the_decoder_emits():
+    rule = Rule("sized", 0.3, say=0)
+
+    for raw in (0.01, 1.0, 100.0):
+        sized = applied({"p": low_rank((6, 5), "oi", raw)}, {"p": rule})["p"]
+        assert mean_square(sized).sqrt().item() == pytest.approx(0.3, rel=1e-4)
