@@ -8,8 +8,7 @@ element, which is what limits a CPU and, at high rank, a GPU.
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ghn.benchmarks.predict_cost import MODELS
 from ghn.benchmarks.records import Record, make_record
+from ghn.benchmarks.timing import median_seconds, threads_of_torch
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, cached_trace
 from ghn.kernels import Layout, LowRank, expand_all_out
@@ -141,14 +141,14 @@ def measure(
     unknown = sorted({case.model for case in cases} - set(MODELS))
     if unknown:
         raise ConfigError(f"models must be among {', '.join(MODELS)}, got {', '.join(unknown)}")
-    torch.set_num_threads(threads)
     rows = []
-    for done, case in enumerate(cases):
-        progress(done, len(cases), case.model)
-        rows.append(_measure_one(case, torch.device(device), repeats))
-    progress(len(cases), len(cases), "")
-    command = f"ghn bench kernels --device {device} --repeats {repeats} --threads {threads}"
-    return Expansions(rows, explain(device), make_record(command))
+    with threads_of_torch(threads):
+        for done, case in enumerate(cases):
+            progress(done, len(cases), case.model)
+            rows.append(_measure_one(case, torch.device(device), repeats))
+        progress(len(cases), len(cases), "")
+        command = f"ghn bench kernels --device {device} --repeats {repeats} --threads {threads}"
+        return Expansions(rows, explain(device), make_record(command))
 
 
 def _measure_one(case: Case, device: torch.device, repeats: int) -> Expansion:
@@ -178,10 +178,11 @@ def _measure_one(case: Case, device: torch.device, repeats: int) -> Expansion:
     def backward() -> None:
         backward_op(outs, tensors, plan, case.precision)
 
-    times = {
-        work.__name__: _median(work, device, repeats)
+    works = {
+        work.__name__: functools.partial(_finish, work, device)
         for work in (fill, grouped, loop, products, backward)
     }
+    times = median_seconds(works, repeats)
     size = sum(out.numel() * out.element_size() for out in outs)
     return Expansion(case, size / 1e9, **times)
 
@@ -210,19 +211,9 @@ def _rearranged(product: Tensor, recipe: LowRank) -> Tensor:
     return layout.to_storage(split.reshape(layout.rows, layout.cols, p * q))
 
 
-def _median(work: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Return the median of several runs after one that does not count."""
-    times = []
-    for _ in range(repeats + 1):
-        _wait(device)
-        start = time.perf_counter()
-        work()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def _wait(device: torch.device) -> None:
+def _finish(work: Callable[[], None], device: torch.device) -> None:
+    """Do a piece of work to its end on a device; each starts when the one before is done."""
+    work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

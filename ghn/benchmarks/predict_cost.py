@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import nn
 
 from ghn.benchmarks.memory import MIB, peak_memory
 from ghn.benchmarks.records import Record, make_record
+from ghn.benchmarks.timing import clock
 from ghn.errors import ConfigError
 
 __all__ = ["MODELS", "PredictCost", "PredictCosts", "draw_costs", "measure_costs"]
@@ -140,12 +140,12 @@ def measure_one(name: str, repeats: int, threads: int, checkpoint: str | None) -
         with torch.device("meta"):
             model = MODELS[name]()
         with peak_memory() as memory:
-            times["from_meta"].append(_seconds(functools.partial(predict, model)))
+            times["from_meta"].append(clock(functools.partial(predict, model))[0])
         peak = memory[0] if repeat == 0 else peak
-        times["in_place"].append(_seconds(functools.partial(predict, model)))
+        times["in_place"].append(clock(functools.partial(predict, model))[0])
         size = sum(p.numel() * p.element_size() for p in model.parameters()) / MIB
         del model
-        times["own"].append(_seconds(MODELS[name]))
+        times["own"].append(clock(MODELS[name])[0])
     medians = {key: statistics.median(values) for key, values in times.items()}
     return PredictCost(name, size, peak_mib=peak, **medians)
 
@@ -171,11 +171,3 @@ def draw_costs(costs: PredictCosts, path: str | Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper right", ncols=2)
     figure.savefig(path)
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    result = work()
-    seconds = time.perf_counter() - start
-    del result
-    return seconds

@@ -10,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from ghn.benchmarks.records import Record, make_record
+from ghn.benchmarks.timing import clock, threads_of_torch
 
 __all__ = ["TARGETS", "SpeedResult", "SpeedRow", "measure_speed"]
 
@@ -102,7 +101,7 @@ def measure_speed(
         progress: Called with (models done, models in all, name).
     """
     rows = []
-    with _threads(threads):
+    with threads_of_torch(threads):
         _measure(WARM_UP, 1, checkpoint)
         for done, model in enumerate(models):
             progress(done, len(models), model)
@@ -125,22 +124,6 @@ def _describe(checkpoint: str | None) -> str:
     )
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _clock(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
 def _measure(name: str, repeats: int, checkpoint: str | None) -> SpeedRow:
     from ghn.engine import predict_params
     from ghn.graphs import trace
@@ -150,17 +133,17 @@ def _measure(name: str, repeats: int, checkpoint: str | None) -> SpeedRow:
     times: dict[str, list[float]] = {"construct": [], "forward": [], "trace": [], "predict": []}
     elements = 0
     for _ in range(repeats):
-        seconds, model = _clock(functools.partial(resolve_model, name))
+        seconds, model = clock(functools.partial(resolve_model, name))
         times["construct"].append(seconds)
         elements = sum(p.numel() for p in model.parameters())
         forward = _forward(model.eval(), inputs)
         forward()  # the first pass allocates and prepares
-        times["forward"].append(_clock(forward)[0])
-        times["trace"].append(_clock(functools.partial(trace, model, inputs))[0])
+        times["forward"].append(clock(forward)[0])
+        times["trace"].append(clock(functools.partial(trace, model, inputs))[0])
         predict = functools.partial(
             predict_params, model, inputs, checkpoint=checkpoint, unsupported="predict", seed=0
         )
-        times["predict"].append(_clock(predict)[0])
+        times["predict"].append(clock(predict)[0])
     return SpeedRow(name, elements, **{k: statistics.median(v) for k, v in times.items()})
 
 

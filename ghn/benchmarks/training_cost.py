@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ghn.benchmarks.records import Record, make_record
+from ghn.benchmarks.timing import median_seconds, threads_of_torch
 from ghn.engine.hypernet import GHN
 from ghn.engine.magnitude import apply_magnitude, magnitude_rules
 from ghn.graphs import ParamGraph, ParamSpec
-from ghn.graphs.batch import GraphBatch
+from ghn.graphs.batch import GraphBatch, batch_specs
 from ghn.kernels import entry, expand
 from ghn.training.targets import Target, TargetPool
 
@@ -65,27 +64,19 @@ def measure_training(
     progress: Callable[[float, float, str], None] = lambda done, total, text: None,
 ) -> TrainingCost:
     """Measure one meta-batch of eight sampled networks: convolutional ones and ViTs."""
-    torch.set_num_threads(threads)
     torch.manual_seed(0)
     ghn = GHN()
     pool = TargetPool(("convnets", "vits"), (0.7, 0.3), NETWORKS)
     targets = [pool[i] for i in range(NETWORKS)]
     graphs = [target.graph for target in targets]
     emitted = ghn(graphs)
-    ways: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("grouped", lambda: _backward(ghn, ghn(graphs))),
-        ("single", lambda: _backward(ghn, _one_by_one(ghn, graphs))),
-        ("targets", lambda: _run(targets, emitted)),
-    )
-    times: dict[str, list[float]] = {name: [] for name, _ in ways}
-    for repeat in range(repeats + 1):  # the first does not count
-        for name, work in ways:
-            progress(repeat, repeats + 1, name)
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    progress(repeats + 1, repeats + 1, "")
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+    works = {
+        "grouped": lambda: _backward(ghn, ghn(graphs)),
+        "single": lambda: _backward(ghn, _one_by_one(ghn, graphs)),
+        "targets": lambda: _run(targets, emitted),
+    }
+    with threads_of_torch(threads):
+        medians = median_seconds(works, repeats, progress)
     return TrainingCost(
         networks=NETWORKS,
         tensors=sum(len(graph.specs) for graph in graphs),
@@ -97,20 +88,10 @@ def measure_training(
     )
 
 
-Key = tuple[int, str]
-
-
 def _decoder_input(
     ghn: GHN, graphs: list[ParamGraph]
-) -> tuple[Float[Tensor, "1 N d"], dict[Key, ParamSpec]]:
-    """Return node embeddings of all graphs, and all parameters with nodes counted through."""
-    specs: dict[Key, ParamSpec] = {}
-    offset = 0
-    for index, graph in enumerate(graphs):
-        for name, spec in graph.specs.items():
-            specs[index, name] = dataclasses.replace(spec, node=spec.node + offset)
-        offset += len(graph.nodes)
-    return ghn.encoder(GraphBatch.from_graphs(graphs))[None], specs
+) -> tuple[Float[Tensor, "1 N d"], dict[tuple[int, str], ParamSpec]]:
+    return ghn.encoder(GraphBatch.from_graphs(graphs))[None], batch_specs(graphs)
 
 
 def _one_by_one(ghn: GHN, graphs: list[ParamGraph]) -> list[dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ghn.cli.models import AsJson
+from ghn.cli.models import AsJson, CheckpointName
 from ghn.cli.output import print_json, print_table, progress_bar
 
 __all__ = ["app"]
@@ -15,6 +15,15 @@ __all__ = ["app"]
 app = typer.Typer(
     no_args_is_help=True, help="Measure this library: speed and memory.", add_completion=False
 )
+
+ModelNames = Annotated[
+    list[str] | None, typer.Option(help="Model to measure; may be repeated. Default: five.")
+]
+Repeats = Annotated[int, typer.Option(help="Repetitions; medians are reported.", min=1)]
+Threads = Annotated[int, typer.Option(help="Threads of torch.", min=1)]
+Picture = Annotated[
+    Path | None, typer.Option(help="Also draw the result (.svg, .png, .pdf).", show_default=False)
+]
 
 
 @app.callback()
@@ -24,14 +33,10 @@ def root() -> None:
 
 @app.command("speed")
 def speed(
-    model: Annotated[
-        list[str] | None, typer.Option(help="Model to measure; may be repeated. Default: five.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(help="Repetitions; medians are reported.", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="Threads of torch.", min=1)] = 2,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint to predict from; default: the embedded one.")
-    ] = None,
+    model: ModelNames = None,
+    repeats: Repeats = 5,
+    threads: Threads = 2,
+    checkpoint: CheckpointName = None,
     as_json: AsJson = False,
 ) -> None:
     """Time tracing against a forward pass, and predicting against default construction.
@@ -69,17 +74,11 @@ def speed(
 
 @app.command("predict")
 def predict(
-    model: Annotated[
-        list[str] | None, typer.Option(help="Model to measure; may be repeated. Default: five.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(help="Repetitions; medians are reported.", min=1)] = 3,
-    threads: Annotated[int, typer.Option(help="Threads of torch.", min=1)] = 2,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint to predict from; default: the embedded one.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Also draw the ratios (.svg, .png, .pdf).")
-    ] = None,
+    model: ModelNames = None,
+    repeats: Repeats = 3,
+    threads: Threads = 2,
+    checkpoint: CheckpointName = None,
+    picture: Picture = None,
     as_json: AsJson = False,
 ) -> None:
     """Time and memory of predict_params against a model's own initialization.
@@ -116,11 +115,9 @@ def predict(
 @app.command("kernels")
 def kernels(
     device: Annotated[str, typer.Option(help="cpu, or cuda where there is a GPU.")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="Repetitions; medians are reported.", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="Threads of torch on a CPU.", min=1)] = 2,
-    picture: Annotated[
-        Path | None, typer.Option(help="Also draw the roofline (.svg, .png, .pdf).")
-    ] = None,
+    repeats: Repeats = 5,
+    threads: Threads = 2,
+    picture: Picture = None,
     as_json: AsJson = False,
 ) -> None:
     """Expansion of recipes against filling memory, and emission while training.

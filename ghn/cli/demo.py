@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ghn.cli.models import AsJson
+from ghn.cli.models import AsJson, CheckpointName
 from ghn.cli.output import note, print_json, print_table, print_text, progress_bar
 
 __all__ = ["demo"]
@@ -40,9 +40,7 @@ def demo(
     test_images: Annotated[
         int | None, typer.Option(help="Images that accuracy is measured on.", min=1)
     ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint to predict from; default: the embedded one.")
-    ] = None,
+    checkpoint: CheckpointName = None,
     jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
     fast: Annotated[
         bool, typer.Option("--fast", help="A few steps on digits, to see that everything works.")

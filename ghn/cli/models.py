@@ -9,7 +9,7 @@ import typer
 
 from ghn.errors import ConfigError
 
-__all__ = ["AsJson", "ModelArguments", "ModelName", "parse_model_arguments"]
+__all__ = ["AsJson", "CheckpointName", "ModelArguments", "ModelName", "parse_model_arguments"]
 
 ModelName = Annotated[
     str,
@@ -28,6 +28,9 @@ ModelArguments = Annotated[
         help="Argument of the model's constructor, such as num_classes=10; may be repeated.",
         show_default=False,
     ),
+]
+CheckpointName = Annotated[
+    str | None, typer.Option(help="Checkpoint to predict from; default: the embedded one.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 

@@ -12,7 +12,7 @@ import typer
 from ghn.benchmarks.processes import Limits
 from ghn.benchmarks.sweep import Traced, summarize, trace_all
 from ghn.benchmarks.sweep_report import journal_path, save_results
-from ghn.cli.models import AsJson
+from ghn.cli.models import AsJson, CheckpointName
 from ghn.cli.output import print_json, print_table, print_text, progress_bar
 from ghn.errors import ConfigError
 
@@ -143,9 +143,7 @@ def predict_family(
     pattern: Pattern = None,
     millions: Annotated[float, typer.Option(help="Largest model, in 1e6 elements.")] = 100.0,
     jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint to predict from; default: the embedded one.")
-    ] = None,
+    checkpoint: CheckpointName = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict whole models of a zoo and check that the predictions are sane.

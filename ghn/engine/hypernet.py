@@ -20,7 +20,7 @@ from ghn.engine.magnitude import apply_magnitude, magnitude_rules
 from ghn.engine.support import Support
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, ParamSpec
-from ghn.graphs.batch import GraphBatch
+from ghn.graphs.batch import GraphBatch, batch_specs
 from ghn.graphs.ops import OPERATORS
 from ghn.kernels import Recipe, entries, entry, expand_entries
 
@@ -113,13 +113,11 @@ class GHN(HubCheckpoint, nn.Module):
         select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
     ) -> dict[tuple[tuple[int, str], ...], Recipe]:
         """Return recipes of parameters that are alike, by (graph, name); one batch axis."""
-        specs: dict[Any, ParamSpec] = {}
-        offset = 0
-        for index, graph in enumerate(graphs):
-            for name, spec in graph.specs.items():
-                if spec.numel and (select is None or select(graph, spec)):
-                    specs[index, name] = dataclasses.replace(spec, node=spec.node + offset)
-            offset += len(graph.nodes)
+        specs = {
+            (i, name): spec
+            for (i, name), spec in batch_specs(graphs).items()
+            if spec.numel and (select is None or select(graphs[i], graphs[i].specs[name]))
+        }
         if not specs:
             return {}
         batch = GraphBatch.from_graphs(graphs, device=next(self.parameters()).device)

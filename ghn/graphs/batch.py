@@ -27,7 +27,7 @@ from ghn.graphs.distances import shortest_distances
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec
 from ghn.graphs.ops import operator_index
 
-__all__ = ["FEATURES", "GraphBatch"]
+__all__ = ["FEATURES", "GraphBatch", "batch_specs"]
 
 B = TypeVar("B", bound="GraphBatch")
 
@@ -137,6 +137,17 @@ class GraphBatch:
         }
         moved["distances"] = tuple(d.to(device) for d in self.distances)
         return dataclasses.replace(self, **moved)
+
+
+def batch_specs(graphs: Sequence[ParamGraph]) -> dict[tuple[int, str], ParamSpec]:
+    """Return the parameters of all graphs by (graph, name), with nodes as rows of their batch."""
+    specs: dict[tuple[int, str], ParamSpec] = {}
+    offset = 0
+    for index, graph in enumerate(graphs):
+        for name, spec in graph.specs.items():
+            specs[index, name] = dataclasses.replace(spec, node=spec.node + offset)
+        offset += len(graph.nodes)
+    return specs
 
 
 @dataclasses.dataclass(frozen=True)

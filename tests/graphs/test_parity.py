@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ghn.graphs import trace
+from ghn.graphs import ParamGraph, trace
 
 TIMM = (
     "resnet18",
@@ -80,6 +80,7 @@ def test_the_graph_on_meta_is_that_of_a_real_run(name, monkeypatch):
     for graph in graphs:
         assert [n.op for n in graph.nodes] == [n.op for n in real.nodes]
         assert graph == real
+        assert graph == ParamGraph.from_json(graph.to_json())
 
 
 def small():
@@ -91,7 +92,7 @@ def small():
 IMAGES = torch.zeros(1, 3, 8, 8)
 
 
-def test_data_parallel_wrappers_are_looked_through():
+def test_wrappers_are_looked_through():
     plain = trace(small(), IMAGES)
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
@@ -100,7 +101,12 @@ def test_data_parallel_wrappers_are_looked_through():
         assert trace(nn.parallel.DistributedDataParallel(small()), IMAGES) == plain
     finally:
         torch.distributed.destroy_process_group()
-    assert trace(torch.compile(nn.DataParallel(small())), IMAGES) == plain
+    for wrapped in (
+        torch.compile(small()),
+        nn.DataParallel(small()),
+        torch.compile(nn.DataParallel(small())),
+    ):
+        assert trace(wrapped, IMAGES) == plain
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
