@@ -8,22 +8,24 @@ where s = 1, so that the decoder keeps a bounded say:
 |---|---|
 | weight, recurrent weight, direction, lora_a | (v / s) g size, see below |
 | lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 |
-| table, position, token, bias, recurrent bias, others | (v / s) g 0.02, spread ** 3 for spread |
-| bias of a normalisation | (v / s) g 0.1, spread ** 3 for spread |
+| table, position, token, others | (v / s) g 0.02, spread ** 3 for spread |
+| bias, recurrent bias | (v / s) g 0.02 |
+| bias of a normalisation | (v / s) g 0.05 |
 | gain, scale | 2 sigmoid(v / 2) |
 | layer scale: a scale of channels that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) |
 | slope | 0.25 * 2 sigmoid(v / 2) |
 | magnitude (weight norm's g) | 2 sigmoid(v / 2) times the norm that the weight's rule asks for |
 
-Tables, positions and tokens have 0.02 as in timm and transformers. They and biases meet activations
-of size 1, so a wider range is theirs to reach.
+Tables, positions and tokens have 0.02 as in timm and transformers. They meet activations of size 1,
+so a wider range is theirs to reach. What biases add is the same everywhere: averages over positions
+(pools, attention) keep all of it, and little of the signal, so they stay small.
 
 **Weights** have the size that libraries give them, since a network trains from there. With m the
 geometric mean of fan-in and fan-out, and the first that fits:
 
 - the layer that emits the output: sqrt(1 / (4 fan_in)), so that untrained logits are not confident;
 - the first layer, on the input: sqrt(1 / (6 fan_in));
-- layers of averages over all positions (squeeze-excite): sqrt(3 / (8 m)), and sqrt(3 / (2 m)) where
+- layers of averages over all positions (squeeze-excite): sqrt(3 / (4 m)), and sqrt(3 / m) where
   what was averaged is rectified;
 - layers before a batch norm, which undoes their size in training: sqrt(1 / m), so that a signal
   also gets through before statistics are known; depthwise ones sqrt(4 / m); g is 1 here;
@@ -40,8 +42,8 @@ what enters its branches is normalised.
 
 Channels that share codes are not independent: C of them carry signals of r dimensions, the size of
 the codes, each C / r times over. Straight from a layer, with nothing but normalisations and sums
-between, all of a signal is of this kind, and weights that read it by codes of r numbers are
-divided by sqrt(C / r). A rectifier or a product of channels breaks some of it up: by (C / r)^(1/4)
+between, all of a signal is of this kind, as are averages over positions; weights that read it by
+codes of r numbers are divided by sqrt(C / r). A rectifier or a product of channels breaks some of it up: by (C / r)^(1/4)
 then. Tiled weights, whose channels repeat exactly, are divided by sqrt(C / r) for a block of r
 channels in both cases.
 
@@ -72,7 +74,7 @@ K = TypeVar("K", bound=Hashable)
 SMALL = 0.02
 WIDE = 3
 ADAPTER = 0.1
-NORM_BIAS = 0.1
+NORM_BIAS = 0.05
 LAYER_SCALE = 3e-6
 MOST_BRANCHES = 64  # with more, a last gain would leave a branch next to nothing
 _MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
@@ -89,8 +91,8 @@ class Rule:
         size: See `kind`.
         say: Exponent of the spread in g; 0 leaves the decoder none.
         reads: What columns are: not channels that another parameter's rows made (`"other"`), such
-            channels straight from a layer (`"aligned"`), or with a rectifier or the like between
-            (`"mixed"`).
+            channels straight from a layer or averaged (`"aligned"`), or with a rectifier or the
+            like between (`"mixed"`).
     """
 
     kind: Literal["sized", "factor"]
@@ -131,7 +133,7 @@ def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
     rows, columns = (max(math.prod(spec.sizes(axes)), 1) for axes in ("o", "i"))
     mean_fan = fan_in * math.sqrt(rows / columns)
     if pooled := facts.pooled.get(spec.node):
-        return math.sqrt((1.5 if pooled == "rectified" else 0.375) / mean_fan)
+        return math.sqrt((3 if pooled == "rectified" else 0.75) / mean_fan)
     depthwise = node.op == "depthwise_conv"
     if spec.node in facts.batch_normed:
         return math.sqrt((4 if depthwise else 1) / mean_fan)
@@ -151,7 +153,8 @@ def _rule(
         say = 0 if spec.node in facts.batch_normed else 1
         if "i" not in spec.axes or spec.stem:
             return Rule("sized", size, say)
-        return Rule("sized", size, say, "aligned" if spec.node in facts.aligned else "mixed")
+        aligned = spec.node in facts.aligned or (spec.node in facts.pooled and not spec.head)
+        return Rule("sized", size, say, "aligned" if aligned else "mixed")
     if spec.role in _FACTORS:
         factor = 0.25 if spec.role == "slope" else 1.0
         if spec.role == "magnitude" and direction is not None:
@@ -159,7 +162,7 @@ def _rule(
             factor = size * math.sqrt(direction.numel / max(spec.numel, 1))
         return Rule("factor", factor)
     if spec.role in _BIASES:
-        return Rule("sized", NORM_BIAS if node.op in NORMS else SMALL, WIDE)
+        return Rule("sized", NORM_BIAS if node.op in NORMS else SMALL)
     if spec.fan_in:
         return Rule("sized", ADAPTER * math.sqrt(1.0 / spec.fan_in))
     return Rule("sized", SMALL, WIDE)
@@ -179,7 +182,7 @@ def _at_branch_end(
 def apply_magnitude(
     recipes: Mapping[K, Recipe],
     rules: Mapping[K, Sequence[Rule]],
-    spread: float = 2.0,
+    spread: float = 1.5,
     shared_codes: bool = False,
 ) -> dict[K, Recipe]:
     """Return recipes with the magnitudes that their rules ask for; differentiable.

@@ -53,7 +53,7 @@ def magnitude_of(graph, recipe, **settings):
     return applied({"p": recipe}, magnitude_rules(graph), **settings)["p"]
 
 
-def say(raw, spread=2.0):
+def say(raw, spread=1.5):
     """The decoder's bounded say, straight from the docstring."""
     return spread ** math.tanh(math.log(raw, spread))
 
@@ -83,7 +83,7 @@ def test_weights_get_exactly_the_root_mean_square_of_their_rule(
     expected = math.sqrt(variance) * say(actual_raw)
     actual = values.square().mean().sqrt().item()
     assert actual == pytest.approx(expected, rel=1e-4)
-    assert 0.5 <= actual / math.sqrt(variance) <= 2.0
+    assert 0.66 < actual / math.sqrt(variance) < 1.51
 
 
 def test_norms_around_a_weight_decide_its_size():
@@ -112,9 +112,10 @@ def test_squeezed_channels_meet_larger_weights_where_they_were_rectified():
         model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), *before, excite)
         rules = magnitude_rules(trace(nn.Sequential(model, nn.Conv2d(16, 2, 1)), IMAGES))
         name = f"0.{2 + len(before)}"
+        assert rules[f"{name}.1.weight"].reads == "aligned"
         return rules[f"{name}.1.weight"].size, rules[f"{name}.3.weight"].size
 
-    plain = math.sqrt(0.375 / math.sqrt(4 * 16))
+    plain = math.sqrt(0.75 / math.sqrt(4 * 16))
 
     assert squeeze() == pytest.approx((plain, plain))
     assert squeeze(nn.ReLU()) == pytest.approx((2 * plain, plain))
@@ -165,25 +166,25 @@ def test_factors_are_positive_bounded_and_neutral_at_zero(role, low, high):
 
 
 @pytest.mark.parametrize(
-    ("role", "op", "size"),
+    ("role", "op", "size", "widest"),
     [
-        ("table", "embedding", 0.02),
-        ("position", "add", 0.02),
-        ("token", "concat", 0.02),
-        ("other", "add", 0.02),
-        ("bias", "linear", 0.02),
-        ("recurrent_bias", "recurrent", 0.02),
-        ("bias", "batch_norm", 0.1),
+        ("table", "embedding", 0.02, 1.5**3),
+        ("position", "add", 0.02, 1.5**3),
+        ("token", "concat", 0.02, 1.5**3),
+        ("other", "add", 0.02, 1.5**3),
+        ("bias", "linear", 0.02, 1.5),
+        ("recurrent_bias", "recurrent", 0.02, 1.5),
+        ("bias", "batch_norm", 0.05, 1.5),
     ],
 )
-def test_tables_positions_and_biases_are_small_with_a_wider_say(role, op, size):
+def test_tables_positions_and_biases_are_small_and_tables_have_a_wider_say(role, op, size, widest):
     graph = graph_with(role, "to", (9, 8), op=op)
 
     for raw in (1.0, 4.0):
         recipe = low_rank((9, 8), "to", raw)
         actual_raw = mean_square(recipe).sqrt().item()
         actual = mean_square(magnitude_of(graph, recipe)).sqrt().item()
-        assert actual == pytest.approx(size * say(actual_raw, 8.0), rel=1e-4)
+        assert actual == pytest.approx(size * say(actual_raw, widest), rel=1e-4)
 
 
 def test_weight_norm_with_emitted_parts_has_the_size_of_a_plain_weight():
