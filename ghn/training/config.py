@@ -26,11 +26,13 @@ class TrainConfig(Config):
         families: Samplers of target networks.
         shares: How often each family is drawn.
         pool: Number of sampled networks; the same ones whatever the seed.
-        steps: Optimiser steps.
+        steps: Optimiser steps; a run may be resumed with another number.
         meta_batch: Networks in a step, all on one batch of images.
         batch: Images in a step.
         lr: Peak learning rate.
-        warmup: Steps of linear warm-up; a cosine to zero follows.
+        warmup: Steps of linear warm-up.
+        cooldown: Share of the other steps in which the learning rate falls to zero, by a cosine;
+            before, it is constant. Below 1, a run can be given more steps before it cools down.
         weight_decay: Of AdamW.
         clip: Largest norm of the gradient.
         ema: Decay of the averaged weights, which are what is exported.
@@ -52,6 +54,7 @@ class TrainConfig(Config):
     batch: int = 64
     lr: float = 1e-3
     warmup: int = 100
+    cooldown: float = 1.0
     weight_decay: float = 1e-2
     clip: float = 1.0
     ema: float = 0.998
@@ -71,6 +74,8 @@ class TrainConfig(Config):
             raise ConfigError(f"split must be 'fit' or 'train', got {self.split!r}")
         if min(self.pool, self.steps, self.meta_batch, self.batch) < 1:
             raise ConfigError("pool, steps, meta_batch and batch must be at least 1")
+        if not 0 < self.cooldown <= 1:
+            raise ConfigError(f"cooldown must be above 0 and at most 1, got {self.cooldown}")
         if self.lr <= 0 or self.clip <= 0 or not 0 <= self.ema < 1:
             raise ConfigError(
                 f"lr and clip must be positive and ema in [0, 1), got lr={self.lr}, "

@@ -36,6 +36,8 @@ from ghn.training.targets import TargetPool
 
 __all__ = ["StepRecord", "Trainer", "train"]
 
+MOVABLE = {"out", "steps", "cooldown", "checkpoint_seconds"}  # by a resumed run
+
 
 @dataclasses.dataclass(frozen=True)
 class StepRecord:
@@ -103,12 +105,13 @@ class Trainer:
         return save_state(out, self.step, self.ghn, self.optimizer, self.average, rest)
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to zero over steps."""
+        """Linear warm-up, constant, then a cosine to zero over the last steps."""
         config = self.config
         if self.step < config.warmup:
             return config.lr * (self.step + 1) / config.warmup
-        done = (self.step - config.warmup) / max(config.steps - config.warmup, 1)
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+        falling = config.cooldown * max(config.steps - config.warmup, 1)
+        done = 1.0 - (config.steps - self.step) / falling
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
     def take_step(self, data: ImageData) -> tuple[float, float]:
         """Take one step; return the mean loss and accuracy of its networks."""
@@ -209,19 +212,18 @@ def train(
 
 
 def _claim(out: Path, config: TrainConfig) -> None:
-    """Write the settings, or check that they are those of the run to be resumed."""
+    """Write the settings; those of a run to be resumed must agree in all but their end."""
     path = out / "config.json"
     wanted: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(k for k in wanted if found.get(k) != wanted[k])
+        changed = sorted(k for k in wanted.keys() - MOVABLE if found.get(k) != wanted[k])
         if changed:
             raise ConfigError(
                 f"{out} holds a run with other settings ({', '.join(changed)}); choose another out "
                 "folder, or remove this one"
             )
-    else:
-        write_json(path, wanted)
+    write_json(path, wanted)
 
 
 def _trim(log: Path, step: int) -> None:

@@ -132,6 +132,24 @@ def test_a_step_whose_gradient_overflows_in_the_hypernetwork_is_left_out(config)
     assert all(torch.equal(v, before[k]) for k, v in trainer.ghn.state_dict().items())
 
 
+def test_the_learning_rate_warms_up_stays_and_cools_down(config):
+    trainer = Trainer(config.replace(lr=1.0, warmup=10, steps=110, cooldown=0.5))
+    rates = []
+    for trainer.step in range(111):
+        rates.append(trainer.learning_rate())
+
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert rates[10:61] == [1.0] * 51
+    assert rates[61:] == pytest.approx([math.cos(math.pi * k / 100) ** 2 for k in range(1, 51)])
+
+
+def test_a_run_can_be_given_more_steps(config):
+    train(config)
+
+    assert train(config.replace(steps=8)).step == 8
+    assert json.loads((Path(config.out) / "config.json").read_text())["steps"] == 8
+
+
 def test_a_resumed_run_logs_each_step_once(config):
     trainer = train(config.replace(eval_every=2, eval_networks=1))
     log = Path(config.out) / "log.jsonl"
