@@ -60,6 +60,7 @@ def run(values: dict[str, Any]) -> None:
         values: `config`, a path or None, and the flags' values by parameter name.
     """
     from ghn.training import TrainConfig, export, train
+    from ghn.training.export import format_score
 
     path = values.pop("config")
     try:
@@ -68,16 +69,19 @@ def run(values: dict[str, Any]) -> None:
         raise ConfigError(f"cannot read settings from {path}: {error}") from error
     config = TrainConfig.from_dict(flags.collect(TrainConfig, values, base))
     with progress_bar("Training") as ticker:
-        train(config, lambda r: ticker(r.step, config.steps, _text(r)))
+        trainer = train(config, lambda r: ticker(r.step, config.steps, _text(r)))
+    if not trainer.accelerator.is_main_process:
+        return
     folder = Path(config.out) / "checkpoint"
     command = " ".join(["ghn", *sys.argv[1:]])
     found = export(config.out, folder, command=command, networks=config.eval_networks)
     rows = [
-        [split, str(len(e.scores)), *(f"{a:.1%}" for a in e.by_family().values())]
+        [split, str(len(e.scores)), *(format_score(a, e.metric) for a in e.by_family().values())]
         for split, e in found.items()
     ]
     families = list(next(iter(found.values())).by_family())
-    print_table("Accuracy before any training", ["networks", ">number", *families], rows)
+    metric = found["test"].metric.capitalize()
+    print_table(f"{metric} before any training", ["networks", ">number", *families], rows)
     note(f"Checkpoint: {folder}")
 
 

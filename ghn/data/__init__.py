@@ -1,13 +1,16 @@
-"""Data: local-first readers of small data sets."""
+"""Data: local-first readers of small data sets: labelled images, and text."""
 
 from ghn.data.find import find_data, folder_hash
 from ghn.data.images import ImageData, augment, load_images, normalize
+from ghn.data.text import TextData, load_text
 
 __all__ = [
     "ImageData",
+    "TextData",
     "augment",
     "find_data",
     "folder_hash",
     "load_images",
+    "load_text",
     "normalize",
 ]

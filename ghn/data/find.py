@@ -10,7 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from ghn.data.hub import fetch
+from ghn.data.hub import HUB_PREFIX, fetch
 from ghn.errors import DataError
 from ghn.io import cache_folder
 
@@ -21,7 +21,8 @@ def find_data(name: str, *, download: bool = True) -> Path:
     """Return the folder of a data set.
 
     Args:
-        name: Such as `"cifar10"`.
+        name: Such as `"cifar10"`, or `"hf:OWNER/NAME"` for one on the hub, whose folder is then
+            called `OWNER--NAME`.
         download: Whether to fetch it from the Hugging Face hub into the cache folder if it is in
             neither folder; `HF_HUB_OFFLINE=1` forbids that too.
 
@@ -29,8 +30,9 @@ def find_data(name: str, *, download: bool = True) -> Path:
         DataError: If it is in none of the places; the message names them.
     """
     given = os.environ.get("GHN_DATA")
-    cached = cache_folder() / name
-    places = [Path(given) / name] if given else []
+    folder = name.removeprefix(HUB_PREFIX).replace("/", "--")
+    cached = cache_folder() / folder
+    places = [Path(given) / folder] if given else []
     for place in (*places, cached):
         if place.is_dir():
             return place
@@ -41,7 +43,7 @@ def find_data(name: str, *, download: bool = True) -> Path:
         except DataError as error:
             hub = f"on the Hugging Face hub ({error})"
     raise DataError(
-        f"data set {name!r} not found: looked in $GHN_DATA/{name} (GHN_DATA is "
+        f"data set {name!r} not found: looked in $GHN_DATA/{folder} (GHN_DATA is "
         f"{given or 'not set'}), in {cached}, and {hub}. Set GHN_DATA to a folder that has it, or "
         "put it into the cache folder"
     )

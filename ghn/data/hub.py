@@ -5,7 +5,6 @@ A data set is fetched once, into a folder beside its place in the cache, and ren
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import shutil
@@ -14,69 +13,105 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
 from ghn.errors import DataError
 
-__all__ = ["HUB", "HubDataset", "fetch", "read_parquet"]
+__all__ = ["HUB", "HUB_PREFIX", "fetch", "parquet_files", "read_images", "read_texts"]
 
-
-@dataclasses.dataclass(frozen=True)
-class HubDataset:
-    """Where the hub keeps a data set of labelled images.
-
-    Attributes:
-        repo: Hub id.
-        image: Column of the encoded images.
-        label: Column of the labels.
-    """
-
-    repo: str
-    image: str
-    label: str
-
-
+HUB_PREFIX = "hf:"
 HUB = {
-    "cifar10": HubDataset("uoft-cs/cifar10", "img", "label"),
-    "cifar100": HubDataset("uoft-cs/cifar100", "img", "fine_label"),
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "mnist": "ylecun/mnist",
+    "wikitext2": "Salesforce/wikitext",
 }
+"""Where the hub keeps the data sets that have names of their own."""
+
+_PATTERNS = {"wikitext2": "wikitext-2-raw-v1/*.parquet"}
+_LABELS = ("label", "fine_label", "labels", "class")
+_SPLITS = {"train": ("train",), "val": ("validation", "valid", "val"), "test": ("test",)}
 
 
 def fetch(name: str, target: Path) -> Path:
     """Download a data set's parquet files to `target`, which appears only when it is complete.
+
+    Args:
+        name: Name in `HUB`, or `"hf:OWNER/NAME"`.
+        target: The new folder.
 
     Raises:
         DataError: If the hub has no such data set, cannot be reached, or the disk is full.
     """
     from huggingface_hub import snapshot_download
 
-    if name not in HUB:
+    repo = name.removeprefix(HUB_PREFIX) if name.startswith(HUB_PREFIX) else HUB.get(name)
+    if repo is None:
         raise DataError(f"{name!r} is none of the data sets on the hub: {', '.join(HUB)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
     except OSError as error:
         raise DataError(f"cannot write to {target.parent}: {error}") from error
     try:
-        snapshot_download(
-            HUB[name].repo, repo_type="dataset", allow_patterns="*.parquet", local_dir=partial
-        )
+        pattern = _PATTERNS.get(name, "*.parquet")
+        snapshot_download(repo, repo_type="dataset", allow_patterns=pattern, local_dir=partial)
+        if not any(partial.rglob("*.parquet")):
+            raise DataError("it has no parquet files, and nothing else is read")
         partial.rename(target)
     except Exception as error:  # the hub's, the network's and the disk's errors share no base
-        raise DataError(f"{HUB[name].repo} on the Hugging Face hub: {error}") from error
+        raise DataError(f"{repo} on the Hugging Face hub: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
-def read_parquet(
-    files: list[Path], dataset: HubDataset
-) -> tuple[UInt8[np.ndarray, "N H W 3"], Int64[np.ndarray, " N"], tuple[str, ...]]:
-    """Return images, labels and the classes' names of one split's files.
+def parquet_files(folder: Path, split: str) -> list[Path]:
+    """Return the files of a split, named as the hub names them: `train-00000-of-00001.parquet`."""
+    stems = _SPLITS[split]
+    found = [p for p in sorted(folder.rglob("*.parquet")) if p.name.split("-")[0] in stems]
+    return found or [p for p in sorted(folder.rglob("*.parquet")) if p.stem in stems]
+
+
+def read_images(
+    files: list[Path],
+) -> tuple[list[Any], Int64[np.ndarray, " N"], tuple[str, ...]]:
+    """Return pictures (PIL), labels and the classes' names of one split's files.
 
     Raises:
-        DataError: If pyarrow is not installed, or a file is not what the hub's data sets are.
+        DataError: If pyarrow is not installed, or the files hold no images with labels.
     """
+    from PIL import Image
+
+    try:
+        tables = _read_tables(files)
+        image, label = _image_columns(tables[0].schema)
+        cells = [cell for table in tables for cell in table[image].to_pylist()]
+        images = [Image.open(io.BytesIO(c["bytes"])).convert("RGB") for c in cells]
+        labels = np.concatenate([table[label].to_numpy() for table in tables]).astype(np.int64)
+        return images, labels, _names(tables[0], label, labels)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"cannot read {files[0]} as labelled images: {error}") from error
+
+
+def read_texts(files: list[Path]) -> bytes:
+    """Return the texts of one split's files, one after another.
+
+    Raises:
+        DataError: If pyarrow is not installed, or the files have no column of texts.
+    """
+    try:
+        return b"".join(
+            text.encode()
+            for table in _read_tables(files)
+            for text in table["text"].to_pylist()
+            if text is not None
+        )
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"cannot read {files[0]} as texts: {error}") from error
+
+
+def _read_tables(files: list[Path]) -> list[Any]:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
@@ -84,22 +119,29 @@ def read_parquet(
             f"reading {files[0]} needs pyarrow: pip install 'ghn[data]', or put the data set into "
             "GHN_DATA in another layout"
         ) from error
-    from PIL import Image
-
-    try:
-        tables = [pq.read_table(path, columns=[dataset.image, dataset.label]) for path in files]
-        cells = [cell for table in tables for cell in table[dataset.image].to_pylist()]
-        images = [np.asarray(Image.open(io.BytesIO(c["bytes"])).convert("RGB")) for c in cells]
-        labels = np.concatenate([table[dataset.label].to_numpy() for table in tables])
-        return np.stack(images), labels.astype(np.int64), _names(tables[0], dataset, labels)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot read {files[0]} as {dataset.repo}: {error}") from error
+    return [pq.read_table(path) for path in files]
 
 
-def _names(table: Any, dataset: HubDataset, labels: Int64[np.ndarray, " N"]) -> tuple[str, ...]:
+def _image_columns(schema: Any) -> tuple[str, str]:
+    """Return the columns of encoded images and of labels."""
+    import pyarrow as pa
+
+    images = [
+        f.name
+        for f in schema
+        if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0
+    ]
+    numbers = [f.name for f in schema if pa.types.is_integer(f.type)]
+    labels = [name for name in _LABELS if name in numbers] or numbers[:1]
+    if not images or not labels:
+        raise ValueError(f"no column of images, or none of labels, among {schema.names}")
+    return images[0], labels[0]
+
+
+def _names(table: Any, label: str, labels: Int64[np.ndarray, " N"]) -> tuple[str, ...]:
     """Return the names that the hub's data sets keep beside their columns, else numbers."""
     try:
         info = json.loads(table.schema.metadata[b"huggingface"])
-        return tuple(info["info"]["features"][dataset.label]["names"])
+        return tuple(info["info"]["features"][label]["names"])
     except (TypeError, KeyError, ValueError):
         return tuple(str(i) for i in range(int(labels.max()) + 1))

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +21,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ghn.data.find import find_data, folder_hash
-from ghn.data.hub import HUB, read_parquet
+from ghn.data.hub import HUB_PREFIX, parquet_files, read_images
 from ghn.errors import ConfigError, DataError
 
 __all__ = ["ImageData", "augment", "load_images", "normalize"]
 
 SIDE = 32
+TILE = 32
 HELD_OUT = 5_000  # training images that choices are made on; never trained on with them held out
 SHIFT = 4
+
+Pictures = tuple[Sequence[Any] | np.ndarray, np.ndarray, tuple[str, ...]]
+"""PIL pictures or an array of them, labels, names of the classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +61,18 @@ class ImageData:
         return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
 
 
-def load_images(name: str, split: str = "train") -> ImageData:
+def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
     """Load a data set of small images, all of it into memory.
 
     Args:
-        name: `"cifar10"` or `"cifar100"` (see `ghn.data.find` for where they are looked for), or
-            `"digits"`, scikit-learn's, which every machine has, enlarged to 32 x 32.
+        name: `"cifar10"`, `"cifar100"` or `"mnist"` (see `ghn.data.find` for where they are looked
+            for); `"digits"`, scikit-learn's, which every machine has; `"hf:OWNER/NAME"` for images
+            with labels on the Hugging Face hub; or a path to a folder of your own images, `train`
+            and `test` with a folder for each class in both, or only the folders of classes, of
+            which every tenth image is then a test image.
         split: `"train"`, `"test"`; or for choices `"fit"` and `"val"`, which divide `"train"`: the
             last 5,000 images (a fifth, where there are fewer than 25,000) are `"val"`.
+        side: Height and width in pixels; larger images are cut to a square first.
 
     Raises:
         DataError: If the data cannot be found or read.
@@ -68,7 +80,7 @@ def load_images(name: str, split: str = "train") -> ImageData:
     """
     if split not in ("train", "test", "fit", "val"):
         raise ConfigError(f"split must be train, test, fit or val, got {split!r}")
-    whole = _load_whole(name, "test" if split == "test" else "train")
+    whole = _load_whole(name, "test" if split == "test" else "train", side)
     if split in ("train", "test"):
         return whole
     held = min(HELD_OUT, len(whole) // 5)
@@ -77,23 +89,54 @@ def load_images(name: str, split: str = "train") -> ImageData:
 
 
 @functools.lru_cache(maxsize=4)
-def _load_whole(name: str, split: str) -> ImageData:
+def _load_whole(name: str, split: str, side: int) -> ImageData:
+    pictures: Sequence[Any] | np.ndarray
     if name == "digits":
-        return _load_digits(split)
-    if name in ("cifar10", "cifar100"):
+        return _load_digits(split, side)
+    if name in _READERS or name.startswith(HUB_PREFIX):
         folder = find_data(name)
-        files = sorted(folder.rglob(f"{split}-*.parquet"))
-        load = functools.partial(_load_parquet, files) if files else _load_sheets
-        return load(name, split, folder)
-    raise ConfigError(f"unknown image data {name!r}; known: cifar10, cifar100, digits")
+        files = parquet_files(folder, split)
+        if files:
+            pictures, labels, classes = read_images(files)
+        else:
+            try:
+                pictures, labels, classes = _READERS[name](split, folder)
+            except (OSError, EOFError, ValueError, KeyError) as error:
+                raise DataError(f"cannot read {name} ({split}) from {folder}: {error}") from error
+    elif Path(name).is_dir():
+        folder = Path(name)
+        pictures, labels, classes = _read_folder(split, folder)
+    else:
+        known = ", ".join([*_READERS, "digits"])
+        raise ConfigError(f"unknown image data {name!r}; known: {known}, hf:OWNER/NAME, a folder")
+    return ImageData(
+        name=f"{name}/{split}",
+        images=torch.from_numpy(_squares(pictures, side)).permute(0, 3, 1, 2).contiguous(),
+        labels=torch.from_numpy(labels.astype(np.int64)),
+        classes=classes,
+        hash=folder_hash(folder),
+    )
 
 
-def _load_digits(split: str) -> ImageData:
+def _squares(pictures: Sequence[Any] | np.ndarray, side: int) -> UInt8[np.ndarray, "N s s 3"]:
+    """Cut PIL pictures, or arrays, to squares in the middle and resize them."""
+    from PIL import Image, ImageOps
+
+    if isinstance(pictures, np.ndarray) and pictures.shape[1:] == (side, side, 3):
+        return pictures
+    loaded = (p if isinstance(p, Image.Image) else Image.fromarray(p) for p in pictures)
+    fitted = [
+        ImageOps.fit(p.convert("RGB"), (side, side), Image.Resampling.BILINEAR) for p in loaded
+    ]
+    return np.stack([np.asarray(p) for p in fitted])
+
+
+def _load_digits(split: str, side: int) -> ImageData:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = torch.from_numpy(digits.images / 16.0 * 255.0).float()[:, None]
-    large = F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear").round().clamp(0, 255)
+    large = F.interpolate(pixels, size=(side, side), mode="bilinear").round().clamp(0, 255)
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
     chosen = order[:-360] if split == "train" else order[-360:]
     return ImageData(
@@ -105,35 +148,15 @@ def _load_digits(split: str) -> ImageData:
     )
 
 
-def _load_parquet(files: list[Path], name: str, split: str, folder: Path) -> ImageData:
-    images, labels, classes = read_parquet(files, HUB[name])
-    return ImageData(
-        name=f"{name}/{split}",
-        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        labels=torch.from_numpy(labels),
-        classes=classes,
-        hash=folder_hash(folder),
-    )
-
-
-def _load_sheets(name: str, split: str, folder: Path) -> ImageData:
+def _read_sheets(split: str, folder: Path) -> Pictures:
     """Read tiles from contact sheets, row by row: pictures of 32 x 32 tiles beside their labels."""
-    try:
-        labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
-        lines = (folder / "classes.txt").read_text(encoding="utf-8").split("\n")
-        sheets = sorted(folder.glob(f"{split}_[0-9][0-9].*"))
-        tiles = np.concatenate([_tiles(path) for path in sheets])[: len(labels)]
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {name} from {folder}: {error}") from error
+    labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
+    lines = (folder / "classes.txt").read_text(encoding="utf-8").split("\n")
+    sheets = sorted(folder.glob(f"{split}_[0-9][0-9].*"))
+    tiles = np.concatenate([_tiles(path) for path in sheets])[: len(labels)]
     if len(tiles) != len(labels):
-        raise DataError(f"{folder} has {len(tiles)} images but {len(labels)} labels for {split}")
-    return ImageData(
-        name=f"{name}/{split}",
-        images=torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous(),
-        labels=torch.from_numpy(labels).long(),
-        classes=tuple(line.split("\t")[0] for line in lines if line),
-        hash=folder_hash(folder),
-    )
+        raise ValueError(f"{len(tiles)} images but {len(labels)} labels")
+    return tiles, labels, tuple(line.split("\t")[0] for line in lines if line)
 
 
 def _tiles(path: Path) -> np.ndarray:
@@ -141,9 +164,58 @@ def _tiles(path: Path) -> np.ndarray:
 
     with Image.open(path) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
-    rows, columns = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
-    grid = pixels.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2)
-    return grid.reshape(rows * columns, SIDE, SIDE, 3)
+    rows, columns = pixels.shape[0] // TILE, pixels.shape[1] // TILE
+    grid = pixels.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
+    return grid.reshape(rows * columns, TILE, TILE, 3)
+
+
+def _read_mnist(split: str, folder: Path) -> Pictures:
+    """Read MNIST's own files: a header of big-endian integers, then bytes."""
+    stem = "t10k" if split == "test" else "train"
+    found = []
+    for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):
+        [path] = sorted(folder.glob(f"{stem}-{kind}-ubyte*")) or [folder / f"{stem}-{kind}-ubyte"]
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        found.append(np.frombuffer(data, np.uint8, offset=header))
+    side = math.isqrt(len(found[0]) // len(found[1]))
+    return found[0].reshape(-1, side, side), found[1], tuple("0123456789")
+
+
+_READERS: dict[str, Callable[[str, Path], Pictures]] = {
+    "cifar10": _read_sheets,
+    "cifar100": _read_sheets,
+    "mnist": _read_mnist,
+}
+
+
+def _read_folder(split: str, folder: Path) -> Pictures:
+    """Read a folder of images with a folder for each class."""
+    from PIL import Image
+
+    apart = (folder / "train").is_dir()
+    tests = [folder / name for name in ("test", "val", "valid") if (folder / name).is_dir()]
+    root = folder if not apart else tests[0] if split == "test" and tests else folder / "train"
+    known = Image.registered_extensions()
+    classes = tuple(sorted(p.name for p in (folder / "train" if apart else folder).iterdir()
+                           if p.is_dir()))  # fmt: skip
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((root / name).rglob("*"))
+        if path.suffix.lower() in known
+    ]
+    if not (apart and tests):
+        files = [f for i, f in enumerate(files) if (i % 10 == 9) == (split == "test")]
+    if not files:
+        raise DataError(f"{root} holds no images in folders of classes")
+    try:
+        pictures = [Image.open(path).convert("RGB") for path, _ in files]
+    except OSError as error:
+        raise DataError(f"cannot read the images of {root}: {error}") from error
+    # In a fixed order that mixes the classes, so that any part of it has all of them.
+    order = np.random.default_rng(0).permutation(len(files))
+    labels = np.array([label for _, label in files])
+    return [pictures[i] for i in order], labels[order], classes
 
 
 def normalize(images: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:

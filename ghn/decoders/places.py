@@ -19,6 +19,8 @@ __all__ = ["AXES", "MAX_TOKENS", "grid_of", "offsets", "position_features", "rea
 AXES = 3
 MAX_TOKENS = 3
 FREQUENCIES = 6
+# Wavelengths in a table: 4 positions to 11,600, which is longer than language models' tables.
+SHORTEST, OCTAVE = 4.0, 11.5 / 17
 
 
 def offsets(sizes: tuple[int, ...]) -> Float32[Tensor, "m 3"]:
@@ -68,9 +70,14 @@ def position_features(sizes: tuple[int, ...], role: str) -> tuple[int, Float32[T
         role: Role of the parameter; see `grid_of`.
 
     Returns:
-        Sines and cosines along each axis, from half a wave over the grid upwards in octaves. They
-        are relative to the grid's size, so that another resolution reads the same waves.
+        Sines and cosines. On a grid they run along each axis, from half a wave over the grid
+        upwards in octaves, relative to the grid's size: another resolution reads the same waves.
+        In a table they count positions, so that a longer table begins with the same rows.
     """
+    if role == "table" and len(sizes) == 1:
+        lengths = SHORTEST * 2.0 ** (torch.arange(AXES * FREQUENCIES) * OCTAVE)
+        angles = 2 * math.pi * torch.arange(sizes[0]).unsqueeze(-1) / lengths
+        return 0, torch.cat([angles.sin(), angles.cos()], -1)
     tokens, grid = grid_of(sizes, role)
     places = offsets(grid)
     octaves = 2.0 ** torch.arange(FREQUENCIES)

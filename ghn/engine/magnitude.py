@@ -43,9 +43,9 @@ what enters its branches is normalised.
 Channels that share codes are not independent: C of them carry signals of r dimensions, the size of
 the codes, each C / r times over. Straight from a layer, with nothing but normalisations and sums
 between, all of a signal is of this kind, as are averages over positions; weights that read it by
-codes of r numbers are divided by sqrt(C / r). A rectifier or a product of channels breaks some of it up: by (C / r)^(1/4)
-then. Tiled weights, whose channels repeat exactly, are divided by sqrt(C / r) for a block of r
-channels in both cases.
+codes of r numbers are divided by sqrt(C / r). A rectifier or a product of channels breaks some of
+it up: by (C / r)^(1/4) then. Tiled weights, whose channels repeat exactly, are divided by
+sqrt(C / r) for a block of r channels in both cases.
 
 Source: fan-in scaling, sigmoid gains and small biases after Knyazev et al. 2021 and 2023 (GHN-2,
 arXiv 2110.13100; GHN-3, arXiv 2303.04143). Exact sizes, the bounded say, the factors on residual

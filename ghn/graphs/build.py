@@ -327,6 +327,7 @@ class GraphBuilder:
         ]
         numbered = sorted((position[u], position[v]) for u, v in edges)
         stems, heads = _ends(nodes, numbered)
+        reading = {end for _, end in numbered}
         sections: dict[int, int] = {}
         for node, tensor, offsets in self._split.values():
             if node in position:
@@ -343,6 +344,8 @@ class GraphBuilder:
             specs[name] = dataclasses.replace(
                 spec,
                 node=node,
+                # Rows that are looked up whatever the input is are those of positions.
+                axes=spec.axes if node in reading else spec.axes.replace("v", "t"),
                 stem=node in stems,
                 head=node in heads,
                 sections=max(spec.sections, split),

@@ -7,6 +7,7 @@ import dataclasses
 from ghn.config import Config
 from ghn.engine.hypernet import GHNConfig
 from ghn.errors import ConfigError
+from ghn.zoo import SAMPLERS
 
 __all__ = ["TrainConfig"]
 
@@ -20,23 +21,32 @@ class TrainConfig(Config):
 
     Attributes:
         out: Folder of checkpoints, log and settings; an interrupted run found there is resumed.
-        data: Name of the training images; see `ghn.data.load_images`.
+        data: Name of the training data; see `ghn.data.load_images` and `ghn.data.load_text`.
         split: Their split: `"fit"` keeps images back for choices, `"train"` uses all, so that
             only the `"test"` images are left to evaluate on.
+        context: Tokens of an excerpt, for text.
+        vocabulary: Number of tokens, for text: 256 bytes, or more by byte-level BPE.
         families: Samplers of target networks.
         shares: How often each family is drawn.
         pool: Number of sampled networks; the same ones whatever the seed.
         steps: Optimiser steps; a run may be resumed with another number.
-        meta_batch: Networks in a step, all on one batch of images.
-        batch: Images in a step.
+        meta_batch: Networks in a step, all on one batch of data. Several
+            processes share them.
+        batch: Images or excerpts in a step.
         lr: Peak learning rate.
         warmup: Steps of linear warm-up.
         cooldown: Share of the other steps in which the learning rate falls to zero, by a cosine;
             before, it is constant. Below 1, a run can be given more steps before it cools down.
         weight_decay: Of AdamW.
         clip: Largest norm of the gradient.
+        penalty: Weight of the emitted parameters' norms in the loss (GHN-3 has 3e-5); sizes are
+            bounded by `ghn.spread` without it.
         ema: Decay of the averaged weights, which are what is exported.
         seed: Of the initial weights and of what each step draws.
+        mixed_precision: `"no"`, `"bf16"` or `"fp16"`, for running the target networks.
+        workers: Processes that prepare batches ahead.
+        tracker: Where accelerate reports records: `"tensorboard"`, another of its trackers, or
+            `"none"`.
         checkpoint_seconds: Time between checkpoints.
         eval_every: Steps between evaluations on held-out networks; 0 for none.
         eval_networks: Held-out networks of each family.
@@ -46,6 +56,8 @@ class TrainConfig(Config):
     out: str = "runs/train"
     data: str = "cifar10"
     split: str = "fit"
+    context: int = 256
+    vocabulary: int = 256
     families: tuple[str, ...] = ("convnets", "vits")
     shares: tuple[float, ...] = (0.7, 0.3)
     pool: int = 2000
@@ -57,8 +69,12 @@ class TrainConfig(Config):
     cooldown: float = 1.0
     weight_decay: float = 1e-2
     clip: float = 1.0
+    penalty: float = 0.0
     ema: float = 0.998
     seed: int = 0
+    mixed_precision: str = "no"
+    workers: int = 0
+    tracker: str = "tensorboard"
     checkpoint_seconds: float = 300.0
     eval_every: int = 2_000
     eval_networks: int = 10
@@ -70,10 +86,21 @@ class TrainConfig(Config):
                 f"shares must have one entry for each family, got families={self.families}, "
                 f"shares={self.shares}"
             )
+        modalities = {SAMPLERS[family].modality for family in self.families}
+        if len(modalities) > 1:
+            raise ConfigError(f"families must all read images or all text, got {self.families}")
         if self.split not in ("fit", "train"):
             raise ConfigError(f"split must be 'fit' or 'train', got {self.split!r}")
-        if min(self.pool, self.steps, self.meta_batch, self.batch) < 1:
-            raise ConfigError("pool, steps, meta_batch and batch must be at least 1")
+        if min(self.pool, self.steps, self.meta_batch, self.batch, self.context) < 1:
+            raise ConfigError("pool, steps, meta_batch, batch and context must be at least 1")
+        if self.penalty < 0 or self.workers < 0:
+            raise ConfigError(
+                f"penalty and workers must not be negative, got {self.penalty} and {self.workers}"
+            )
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise ConfigError(
+                f"mixed_precision must be 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}"
+            )
         if not 0 < self.cooldown <= 1:
             raise ConfigError(f"cooldown must be above 0 and at most 1, got {self.cooldown}")
         if self.lr <= 0 or self.clip <= 0 or not 0 <= self.ema < 1:
@@ -81,3 +108,8 @@ class TrainConfig(Config):
                 f"lr and clip must be positive and ema in [0, 1), got lr={self.lr}, "
                 f"clip={self.clip}, ema={self.ema}"
             )
+
+    @property
+    def modality(self) -> str:
+        """What the target networks read: `"vision"` or `"text"`."""
+        return SAMPLERS[self.families[0]].modality

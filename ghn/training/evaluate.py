@@ -1,4 +1,4 @@
-"""Accuracy of predicted networks before any training: what a checkpoint is watched by.
+"""Scores of predicted networks before any training: what a checkpoint is watched by.
 
 Batch norms use the statistics of the batch they see, for predicted and default weights alike.
 """
@@ -9,13 +9,12 @@ import dataclasses
 from collections import defaultdict
 
 import torch
-from torch import Tensor
 
-from ghn.data import ImageData, load_images, normalize
 from ghn.engine.hypernet import GHN
 from ghn.rng import derive_seed
 from ghn.training.config import TrainConfig
 from ghn.training.targets import Target, make_target
+from ghn.training.tasks import Task, make_task
 from ghn.zoo import SAMPLERS, sample
 
 __all__ = [
@@ -24,10 +23,9 @@ __all__ = [
     "evaluate",
     "held_out_split",
     "held_out_targets",
-    "score",
 ]
 
-BATCH = 250
+INPUTS = {"vision": 1_000, "text": 64}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +36,8 @@ class NetworkScore:
         family: Its sampler.
         norm: Its normalisation, `"layer"` for transformers.
         parameters: Number of its parameters.
-        predicted: Accuracy with predicted parameters.
-        default: Accuracy with its own initialization.
+        predicted: Score with predicted parameters: accuracy, or bits per byte.
+        default: Score with its own initialization.
     """
 
     family: str
@@ -51,16 +49,24 @@ class NetworkScore:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Scores of several networks."""
+    """Scores of several networks.
 
+    Attributes:
+        metric: What they are: `"accuracy"`, or `"bits per byte"`.
+        data: Name and split of the data.
+        scores: One for each network.
+    """
+
+    metric: str
+    data: str
     scores: list[NetworkScore]
 
     def by_family(self) -> dict[str, float]:
-        """Return the mean predicted accuracy of each family, and of all."""
+        """Return the mean predicted score of each family, and of all."""
         return {**self._means("family"), "all": _mean([s.predicted for s in self.scores])}
 
     def by_norm(self) -> dict[str, float]:
-        """Return the mean predicted accuracy for each kind of normalisation."""
+        """Return the mean predicted score for each kind of normalisation."""
         return self._means("norm")
 
     def _means(self, key: str) -> dict[str, float]:
@@ -79,53 +85,51 @@ def held_out_split(config: TrainConfig) -> str:
     return "val" if config.split == "fit" else "test"
 
 
-def held_out_targets(families: tuple[str, ...], count: int, split: str = "val") -> list[Target]:
-    """Return `count` networks of each family that no training run sees."""
-    return [make_target(f, sample(f, seed, split)) for f in families for seed in range(count)]
+def held_out_targets(config: TrainConfig, task: Task, split: str = "val") -> list[Target]:
+    """Return the networks of each family that no training run sees."""
+    return [
+        make_target(family, sample(family, seed, split).replace(**task.settings))
+        for family in config.families
+        for seed in range(config.eval_networks)
+    ]
 
 
 def evaluate(
     ghn: GHN,
     config: TrainConfig,
     split: str = "val",
-    images: int = 1_000,
+    inputs: int | None = None,
     targets: list[Target] | None = None,
 ) -> Evaluation:
-    """Score predicted and default parameters of held-out networks on held-out images.
+    """Score predicted and default parameters of held-out networks on held-out data.
 
     Args:
         ghn: The hypernetwork.
         config: Names the data, the families and the number of networks.
         split: Split of the samplers.
-        images: Number of images, the first of those that were not trained on.
+        inputs: Number of images (1,000 if None, the first that were not trained on) or of excerpts
+            (64 if None).
         targets: Networks to score instead of the split's.
     """
-    data = load_images(config.data, held_out_split(config)).take(slice(0, images))
-    chosen = targets or held_out_targets(config.families, config.eval_networks, split)
-    return Evaluation([_score_one(ghn, target, data) for target in chosen])
+    task = make_task(config, held_out_split(config))
+    count = inputs or INPUTS[config.modality]
+    chosen = targets or held_out_targets(config, task, split)
+    scores = [_score_one(ghn, target, task, count) for target in chosen]
+    return Evaluation(task.metric, task.name, scores)
 
 
 @torch.no_grad()
-def _score_one(ghn: GHN, target: Target, data: ImageData) -> NetworkScore:
+def _score_one(ghn: GHN, target: Target, task: Task, count: int) -> NetworkScore:
     predicted = ghn(target.graph)
+    device = next(iter(predicted.values())).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(0, "default"))
-        default = dict(SAMPLERS[target.family].build(target.config).named_parameters())
+        built = SAMPLERS[target.family].build(target.config).to(device)
+    default = {name: p.detach() for name, p in built.named_parameters()}
     return NetworkScore(
         family=target.family,
         norm=getattr(target.config, "norm", "layer"),
         parameters=sum(p.numel() for p in predicted.values()),
-        predicted=score(target, predicted, data),
-        default=score(target, {k: p.detach() for k, p in default.items()}, data),
+        predicted=task.score(lambda x: target.run(predicted, x.to(device)), count),
+        default=task.score(lambda x: target.run(default, x.to(device)), count),
     )
-
-
-@torch.no_grad()
-def score(target: Target, parameters: dict[str, Tensor], data: ImageData) -> float:
-    """Return the accuracy of a target under given parameters."""
-    hits = 0
-    for start in range(0, len(data), BATCH):
-        part = data.take(slice(start, start + BATCH))
-        logits = target.run(parameters, normalize(part.images))
-        hits += int((logits.argmax(1) == part.labels).sum())
-    return hits / len(data)

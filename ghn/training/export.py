@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 
-from ghn.data import load_images
 from ghn.engine.support import Support
 from ghn.errors import CheckpointError
 from ghn.io import write_text
 from ghn.training.config import TrainConfig
-from ghn.training.evaluate import Evaluation, evaluate, held_out_split
+from ghn.training.evaluate import INPUTS, Evaluation, evaluate
 from ghn.training.loop import Trainer
 
-__all__ = ["export"]
+__all__ = ["export", "format_score"]
 
 EVALUATED = ("test", "wide", "deep")
 
@@ -29,7 +28,7 @@ def export(
     command: str,
     dtype: str = "float16",
     networks: int = 20,
-    images: int = 1_000,
+    inputs: int | None = None,
 ) -> dict[str, Evaluation]:
     """Write a run's averaged hypernetwork as a checkpoint with a model card.
 
@@ -39,7 +38,8 @@ def export(
         command: The command that trained it, for the card.
         dtype: How weights are stored.
         networks: Networks of each family and split that the card's table is measured on.
-        images: Number of images, not trained on, that they are scored on.
+        inputs: Number of images or excerpts, not trained on, that they are scored on; see
+            `ghn.training.evaluate`.
 
     Returns:
         The evaluation of each split, measured with the weights as stored.
@@ -55,10 +55,10 @@ def export(
     ghn.save_pretrained(folder, dtype=dtype)
     stored = type(ghn).from_pretrained(folder).eval()
     settings = config.replace(eval_networks=networks)
-    found = {split: evaluate(stored, settings, split, images) for split in EVALUATED}
-    write_text(
-        Path(folder) / "README.md", _card(Path(folder).name, trainer, found, command, images)
-    )
+    found = {split: evaluate(stored, settings, split, inputs) for split in EVALUATED}
+    count = inputs or INPUTS[config.modality]
+    card = _card(Path(folder).name, trainer, found, command, count)
+    write_text(Path(folder) / "README.md", card)
     return found
 
 
@@ -73,14 +73,24 @@ def _load_run(run: Path) -> Trainer:
     return trainer
 
 
+_READS = {"vision": "image classifiers, 32 x 32", "text": "language models"}
+_SHAPES = {"vision": "numbers of classes and image channels", "text": "vocabularies"}
+_AUGMENTED = {"vision": ", flipped and shifted", "text": ""}
+
+
+def format_score(value: float, metric: str) -> str:
+    """Return accuracy as a percentage, and bits per byte as they are."""
+    return f"{value:.1%}" if metric == "accuracy" else f"{value:.2f}"
+
+
 def _card(
-    name: str, trainer: Trainer, found: dict[str, Evaluation], command: str, images: int
+    name: str, trainer: Trainer, found: dict[str, Evaluation], command: str, inputs: int
 ) -> str:
-    config = trainer.config
+    config, task = trainer.config, trainer.task
+    first = found["test"]
     count = sum(p.numel() for p in trainer.ghn.parameters())
-    data = load_images(config.data, held_out_split(config))
     rows = [_row(split, result) for split, result in found.items()]
-    norms = ", ".join(f"{k} {v:.1%}" for k, v in found["test"].by_norm().items())
+    norms = ", ".join(f"{k} {format_score(v, first.metric)}" for k, v in first.by_norm().items())
     families = ", ".join(
         f"{f} ({s:.0%})" for f, s in zip(config.families, config.shares, strict=True)
     )
@@ -88,20 +98,19 @@ def _card(
         [
             f"# {name}",
             "",
-            f"A graph hypernetwork of {count:,} parameters that predicts the parameters of image "
-            "classifiers.",
+            f"A graph hypernetwork of {count:,} parameters that predicts the parameters of "
+            f"{_READS[config.modality]}.",
             "",
-            f"- **Data**: {config.data}, split `{config.split}`, 32 x 32, flipped and shifted "
-            f"(folder hash `{data.hash}`).",
+            f"- **Data**: `{task.name}` (hash `{task.hash}`){_AUGMENTED[config.modality]}.",
             f"- **Networks**: {config.pool:,} sampled by `ghn.zoo`: {families}.",
-            f"- **Training**: {trainer.step:,} of {config.steps:,} steps of {config.meta_batch} "
-            f"networks on {config.batch} images, seed {config.seed}, "
-            f"{trainer.seconds / 3600:.2f} hours, {trainer.skipped} networks skipped. Exported on "
-            f"{platform.machine()} with {os.cpu_count()} cores, torch {torch.__version__}.",
+            f"- **Training**: {trainer.step:,} steps of {config.meta_batch} networks, each on "
+            f"{config.batch} inputs, seed {config.seed}, {trainer.seconds / 3600:.2f} hours, "
+            f"{trainer.skipped} networks skipped. Exported on {platform.machine()} with "
+            f"{os.cpu_count()} cores, torch {torch.__version__}.",
             f"- **Command**: `{command}`",
             "",
-            f"Accuracy before any training, on {min(images, len(data)):,} images of `{data.name}`, "
-            "which training left out, batch statistics in batch norms, one seed:",
+            f"{first.metric.capitalize()} before any training, on {inputs:,} inputs of "
+            f"`{first.data}`, batch statistics in batch norms, one seed:",
             "",
             "| networks | number | predicted: mean | lowest | highest | default: mean |",
             "|---|---|---|---|---|---|",
@@ -109,8 +118,9 @@ def _card(
             "",
             f"In-distribution networks by normalisation: {norms}.",
             "",
-            "**Limits**: ten classes, three image channels; other heads and stems keep their own "
-            "initialization. Accuracy before training says little about how well a network trains.",
+            f"**Limits**: other {_SHAPES[config.modality]} than those trained keep their own "
+            "initialization. The score before training says little about how well a network "
+            "trains.",
             "",
         ]
     )
@@ -120,8 +130,6 @@ def _row(split: str, result: Evaluation) -> str:
     label = {"test": "in distribution", "wide": "wider", "deep": "deeper"}[split]
     predicted = [s.predicted for s in result.scores]
     default = sum(s.default for s in result.scores) / len(result.scores)
-    mean = sum(predicted) / len(predicted)
-    return (
-        f"| {label} | {len(predicted)} | {mean:.1%} | {min(predicted):.1%} | {max(predicted):.1%} "
-        f"| {default:.1%} |"
-    )
+    values = [sum(predicted) / len(predicted), min(predicted), max(predicted), default]
+    cells = " | ".join(format_score(value, result.metric) for value in values)
+    return f"| {label} | {len(predicted)} | {cells} |"

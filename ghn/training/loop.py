@@ -1,11 +1,12 @@
-"""The training loop: emit the parameters of a few networks, run them on images, learn from that.
+"""The training loop: emit the parameters of a few networks, run them on data, learn from that.
 
 Gradients are taken in two stages: each network's loss with respect to its emitted parameters, one
 network at a time, then all of these through the hypernetwork at once. Memory then holds one
 network's activations, and a network whose loss is not finite is left out without harm.
 
 All that a step draws follows from the seed and the step's number, so that a resumed run repeats the
-uninterrupted one bit for bit.
+uninterrupted one bit for bit. Several processes share the networks of a step: each takes its part,
+and gradients are summed.
 
 Source: amortised training of GHN-2 and GHN-3 (arXiv 2110.13100, 2303.04143).
 """
@@ -22,9 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
-from ghn.data import ImageData, augment, load_images, normalize
 from ghn.engine.hypernet import GHN
 from ghn.errors import ConfigError
 from ghn.io import write_json, write_text
@@ -33,10 +33,12 @@ from ghn.training.config import TrainConfig
 from ghn.training.evaluate import evaluate
 from ghn.training.state import load_state, newest, save_state
 from ghn.training.targets import TargetPool
+from ghn.training.tasks import Batches, cross_entropy, make_task
 
 __all__ = ["StepRecord", "Trainer", "train"]
 
-MOVABLE = {"out", "steps", "cooldown", "checkpoint_seconds"}  # by a resumed run
+# What a resumed run may change.
+MOVABLE = {"out", "steps", "cooldown", "checkpoint_seconds", "workers", "tracker"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +48,13 @@ class StepRecord:
     Attributes:
         step: Steps taken so far.
         loss: Mean cross-entropy over the step's networks, in nats; those skipped left out.
-        accuracy: Mean accuracy on the step's images.
+        accuracy: Mean accuracy on the step's labels: classes, or next tokens.
         skipped: Networks left out since the run began because something was not finite: their
             loss, its gradient, or the step's gradient in the hypernetwork.
         lr: Learning rate.
         networks_per_second: Since the last record.
-        held_out: Mean accuracy on held-out networks by family, where this step measured it.
+        held_out: Mean score of held-out networks by family, where this step measured it: accuracy,
+            or bits per byte.
     """
 
     step: int
@@ -71,15 +74,26 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        from accelerate import Accelerator
+
         self.config = config
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            log_with=None if config.tracker == "none" else config.tracker,
+            project_dir=config.out,
+        )
+        self.task = make_task(config, config.split)
         with preserve_global_state():
             torch.manual_seed(derive_seed(config.seed, "init"))
-            self.ghn = GHN(config.ghn)
+            self.ghn = GHN(config.ghn.replace(modality=config.modality))
+        self.ghn.to(self.accelerator.device)
         self.optimizer = torch.optim.AdamW(
             self.ghn.parameters(), lr=config.lr, weight_decay=config.weight_decay, foreach=True
         )
         self.average = {k: v.detach().clone() for k, v in self.ghn.named_parameters()}
-        self.pool = TargetPool(config.families, config.shares, config.pool)
+        self.pool = TargetPool(
+            config.families, config.shares, config.pool, settings=self.task.settings
+        )
         self.step = 0
         self.skipped = 0
         self.seconds = 0.0
@@ -113,54 +127,75 @@ class Trainer:
         done = 1.0 - (config.steps - self.step) / falling
         return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
-    def take_step(self, data: ImageData) -> tuple[float, float]:
-        """Take one step; return the mean loss and accuracy of its networks."""
-        config = self.config
-        draws = make_generator(config.seed, "step", self.step)
+    def take_step(self, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Take one step on a batch; return the mean loss and accuracy of its networks."""
+        config, accelerator = self.config, self.accelerator
+        inputs, labels = inputs.to(accelerator.device), labels.to(accelerator.device)
+        draws = make_generator(config.seed, "networks", self.step)
         chosen = torch.randint(len(self.pool), (config.meta_batch,), generator=draws).tolist()
-        index = torch.randint(len(data), (config.batch,), generator=draws)
-        images = normalize(augment(data.images[index], draws))
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = data.labels[index]
-        targets = [self.pool[i] for i in chosen]
-        emitted = self.ghn([t.graph for t in targets])
+        mine = chosen[accelerator.process_index :: accelerator.num_processes]
+        targets = [self.pool[i] for i in mine]
         heads: list[Tensor] = []
         gradients: list[Tensor] = []
-        losses, hits = [], []
+        loss_sum = hits = count = 0.0
+        emitted = self.ghn([t.graph for t in targets]) if targets else []
         for target, parameters in zip(targets, emitted, strict=True):
             leaves = {k: v.detach().requires_grad_() for k, v in parameters.items()}
-            logits = target.run(leaves, images)
-            loss = F.cross_entropy(logits, labels)
-            if not torch.isfinite(loss):
-                self.skipped += 1
-                continue
-            found = torch.autograd.grad(loss / config.meta_batch, list(leaves.values()))
-            if not all(torch.isfinite(g).all() for g in found):
-                self.skipped += 1
+            with accelerator.autocast():
+                logits = target.run(leaves, inputs)
+            loss = cross_entropy(logits.float(), labels)
+            found = self._gradients(loss, list(leaves.values()))
+            if found is None:
                 continue
             heads += parameters.values()
             gradients += found
-            losses.append(loss.item())
-            hits.append((logits.argmax(1) == labels).float().mean().item())
-        if not self._update(heads, gradients):
-            self.skipped += len(losses)
-        count = max(len(losses), 1)
-        return sum(losses) / count, sum(hits) / count
+            loss_sum += loss.item()
+            hits += (logits.argmax(-1) == labels).float().mean().item()
+            count += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        if heads:
+            torch.autograd.backward(heads, gradients)
+        loss_sum, hits, count = self._reduce([loss_sum, hits, count])
+        self.skipped += len(chosen) - int(count)
+        if not self._update():
+            self.skipped += int(count)
+        return loss_sum / max(count, 1), hits / max(count, 1)
 
-    def _update(self, heads: list[Tensor], gradients: list[Tensor]) -> bool:
-        """Go through the hypernetwork and step; False if that gradient is not finite."""
+    def _gradients(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor] | None:
+        """Return a network's share of the gradients, or None if they are not finite."""
+        if not torch.isfinite(loss):
+            return None
+        if self.config.penalty:
+            loss = loss + self.config.penalty * sum(leaf.norm() for leaf in leaves)
+        found = torch.autograd.grad(loss / self.config.meta_batch, leaves)
+        return list(found) if all(torch.isfinite(g).all() for g in found) else None
+
+    def _reduce(self, counts: list[float]) -> list[float]:
+        """Sum gradients and counts over all processes; a skipped network has added nothing."""
+        if self.accelerator.num_processes == 1:
+            return counts
+        parameters = list(self.ghn.parameters())
+        flat = [
+            torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+            for p in parameters
+        ]
+        flat.append(torch.tensor(counts, device=flat[0].device, dtype=flat[0].dtype))
+        total = self.accelerator.reduce(torch.cat(flat), reduction="sum")
+        *sums, last = total.split([len(part) for part in flat])
+        for parameter, gradient in zip(parameters, sums, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return last.tolist()
+
+    def _update(self) -> bool:
+        """Step by the gradients found; False if they are not finite."""
         rate = self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        finite = True
-        if heads:
-            torch.autograd.backward(heads, gradients)
-            norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), self.config.clip)
-            # Clipping by a norm that is not finite would write nan into every weight.
-            finite = bool(norm.isfinite())
-            if finite:
-                self.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), self.config.clip)
+        # Clipping by a norm that is not finite would write nan into every weight.
+        finite = bool(norm.isfinite())
+        if finite:
+            self.optimizer.step()
         self.step += 1
         with torch.no_grad():
             # Early on the average follows closely, so that it is never the initial weights.
@@ -172,7 +207,7 @@ class Trainer:
     def averaged(self) -> GHN:
         """Return a hypernetwork with the averaged weights, for evaluation and export."""
         with preserve_global_state():
-            ghn = GHN(self.config.ghn)
+            ghn = GHN(self.ghn.config).to(self.accelerator.device)
         ghn.load_state_dict({**self.ghn.state_dict(), **self.average})
         return ghn.eval().requires_grad_(False)
 
@@ -183,7 +218,9 @@ def train(
     """Train a hypernetwork, resuming what the run's folder holds.
 
     The folder receives `config.json`, `log.jsonl` (one record every 50 steps; what followed the
-    checkpoint that a run resumes from is removed) and checkpoints.
+    checkpoint that a run resumes from is removed), checkpoints, and what the tracker writes. Under
+    `accelerate launch` or `torchrun` the processes share each step's networks; the first one
+    writes, evaluates and reports.
 
     Args:
         config: Settings.
@@ -194,21 +231,39 @@ def train(
 
     Raises:
         ConfigError: If the folder holds a run with other settings.
-        DataError: If the images cannot be found.
+        DataError: If the data cannot be found.
     """
-    out = Path(config.out)
-    _claim(out, config)
-    data = load_images(config.data, config.split)
     trainer = Trainer(config)
+    accelerator = trainer.accelerator
+    out = Path(config.out)
+    if accelerator.is_main_process:
+        _claim(out, config)
     trainer.resume()
+    records = _steps(trainer)
+    if not accelerator.is_main_process:
+        for _ in records:
+            pass
+        return trainer
+    accelerator.init_trackers("tracker")
     path = out / "log.jsonl"
     _trim(path, trainer.step)
     with path.open("a", encoding="utf-8") as log:
-        for record in _steps(trainer, data):
+        for record in records:
             log.write(json.dumps(dataclasses.asdict(record)) + "\n")
             log.flush()
+            accelerator.log(_scalars(record), step=record.step)
             progress(record)
+    for tracker in accelerator.trackers:
+        tracker.finish()
     return trainer
+
+
+def _scalars(record: StepRecord) -> dict[str, float]:
+    """Return a record as trackers want it: flat."""
+    values = dataclasses.asdict(record)
+    held_out = values.pop("held_out") or {}
+    del values["step"]
+    return {**values, **{f"held_out/{family}": score for family, score in held_out.items()}}
 
 
 def _claim(out: Path, config: TrainConfig) -> None:
@@ -216,8 +271,10 @@ def _claim(out: Path, config: TrainConfig) -> None:
     path = out / "config.json"
     wanted: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(k for k in wanted.keys() - MOVABLE if found.get(k) != wanted[k])
+        # Settings that the run did not know yet had their defaults.
+        known = TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(json.dumps(known.to_dict()))
+        changed = sorted(k for k in wanted.keys() - MOVABLE if found[k] != wanted[k])
         if changed:
             raise ConfigError(
                 f"{out} holds a run with other settings ({', '.join(changed)}); choose another out "
@@ -235,25 +292,32 @@ def _trim(log: Path, step: int) -> None:
     write_text(log, "".join(line for line in complete if json.loads(line)["step"] <= step))
 
 
-def _steps(trainer: Trainer, data: ImageData, every: int = 50) -> Iterator[StepRecord]:
+def _steps(trainer: Trainer, every: int = 50) -> Iterator[StepRecord]:
     """Take the remaining steps; yield a record every few, save every few minutes."""
     config = trainer.config
+    writes = trainer.accelerator.is_main_process
+    batches = DataLoader(
+        Batches(trainer.task, config),
+        batch_size=None,
+        sampler=range(trainer.step, config.steps),
+        num_workers=config.workers,
+    )
     losses: list[float] = []
     hits: list[float] = []
     saved = since = time.monotonic()
-    while trainer.step < config.steps:
+    for inputs, labels in batches:
         began = time.monotonic()
-        loss, hit = trainer.take_step(data)
+        loss, hit = trainer.take_step(inputs, labels)
         losses.append(loss)
         hits.append(hit)
         trainer.seconds += time.monotonic() - began
         last = trainer.step == config.steps
-        if last or time.monotonic() - saved > config.checkpoint_seconds:
+        if writes and (last or time.monotonic() - saved > config.checkpoint_seconds):
             trainer.save()
             saved = time.monotonic()
         taken = time.monotonic() - since
         held_out = None
-        if config.eval_every and (last or trainer.step % config.eval_every == 0):
+        if writes and config.eval_every and (last or trainer.step % config.eval_every == 0):
             held_out = evaluate(trainer.averaged(), config).by_family()
         if last or held_out is not None or len(losses) == every:
             yield StepRecord(

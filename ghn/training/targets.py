@@ -1,16 +1,18 @@
 """Target networks while a hypernetwork is trained: built without weights, traced once, run often.
 
 Shape letters used in this file:
-    b: images. k: classes.
+    b: images or texts. t: tokens, of texts. k: classes or tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from ghn.config import Config
@@ -39,12 +41,12 @@ class Target:
     buffers: dict[str, Tensor]
 
     def run(
-        self, parameters: dict[str, Tensor], images: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, "b k"]:
+        self, parameters: dict[str, Tensor], inputs: Shaped[Tensor, "b ..."]
+    ) -> Float[Tensor, "b *t k"]:
         """Return logits under given parameters; batch norms use the batch's own statistics."""
         # Running statistics are written by the forward pass: into copies.
-        buffers = {name: value.clone() for name, value in self.buffers.items()}
-        return torch.func.functional_call(self.model, {**parameters, **buffers}, (images,))
+        buffers = {name: value.to(inputs.device, copy=True) for name, value in self.buffers.items()}
+        return torch.func.functional_call(self.model, {**parameters, **buffers}, (inputs,))
 
 
 def make_target(family: str, config: Config) -> Target:
@@ -57,8 +59,7 @@ def make_target(family: str, config: Config) -> Target:
         else torch.zeros(b.shape, dtype=b.dtype)
         for name, b in model.named_buffers()
     }
-    example = torch.empty(1, 3, 32, 32, device="meta")
-    graph = cached_trace(model, example)
+    graph = cached_trace(model, SAMPLERS[family].example(config).to("meta"))
     return Target(family, config, model.train(), graph, buffers)
 
 
@@ -71,6 +72,7 @@ class TargetPool:
         size: Number of networks.
         split: Where the samplers draw from.
         seed: First seed of the samplers.
+        settings: Replace those of the sampled networks, such as the number of classes.
     """
 
     def __init__(
@@ -80,13 +82,14 @@ class TargetPool:
         size: int,
         split: Split = "train",
         seed: int = 0,
+        settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         total = sum(shares)
         ends = [round(sum(shares[: i + 1]) / total * size) for i in range(len(shares))]
         self._family = [next(f for f, e in zip(families, ends, strict=True) if i < e)
                         for i in range(size)]  # fmt: skip
         self._targets: dict[int, Target] = {}
-        self._split, self._seed = split, seed
+        self._split, self._seed, self._settings = split, seed, settings
 
     def __len__(self) -> int:
         return len(self._family)
@@ -95,7 +98,7 @@ class TargetPool:
         if index not in self._targets:
             family = self._family[index]
             config = sample(family, self._seed + index, self._split)
-            self._targets[index] = make_target(family, config)
+            self._targets[index] = make_target(family, config.replace(**self._settings))
         return self._targets[index]
 
     def seen(self) -> list[Target]:

@@ -277,4 +277,9 @@ def _fits(config: ConvNetConfig, split: Split) -> bool:
     return config.layers <= 10 and (split != "wide" or config.widths[-1] > 256)
 
 
-SAMPLERS.register("convnets")(Sampler(ConvNetConfig, sample_convnet, ConvNet))
+def example(config: ConvNetConfig) -> Float[Tensor, "b 3 h w"]:
+    """Return an input of the right form."""
+    return torch.zeros(1, 3, 32, 32)
+
+
+SAMPLERS.register("convnets")(Sampler(ConvNetConfig, sample_convnet, ConvNet, example, "vision"))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ghn.config import Config
 from ghn.errors import ConfigError
@@ -38,11 +38,15 @@ class Sampler:
         config: Type of its architectures.
         draw: From a generator and a split to an architecture of the split's range.
         build: From an architecture to a module; works under `torch.device("meta")`.
+        example: From an architecture to an input that the module can be traced with.
+        modality: What the networks read: `"vision"` or `"text"`.
     """
 
     config: type[Config]
     draw: Callable[[torch.Generator, Split], Any]
     build: Callable[[Any], nn.Module]
+    example: Callable[[Any], Tensor]
+    modality: str
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampler")

@@ -145,4 +145,9 @@ def _size(generator: torch.Generator, split: Split) -> tuple[int, int]:
     return between(generator, 48, 160, 8), between(generator, 2, 7)
 
 
-SAMPLERS.register("vits")(Sampler(ViTConfig, sample_vit, ViT))
+def example(config: ViTConfig) -> Float[Tensor, "b 3 h w"]:
+    """Return an input of the right form."""
+    return torch.zeros(1, 3, config.image, config.image)
+
+
+SAMPLERS.register("vits")(Sampler(ViTConfig, sample_vit, ViT, example, "vision"))

@@ -1,5 +1,3 @@
-import importlib
-
 import pytest
 import torch
 
@@ -26,7 +24,7 @@ def run(tmp_path):
 def test_an_exported_run_loads_with_its_averaged_weights_its_support_and_a_card(run, tmp_path):
     trainer = train(run)
 
-    found = export(run.out, tmp_path / "mine", command="ghn train --steps 2", networks=1, images=20)
+    found = export(run.out, tmp_path / "mine", command="ghn train --steps 2", networks=1, inputs=20)
 
     loaded = GHN.from_pretrained(tmp_path / "mine")
     for name, value in loaded.named_parameters():
@@ -35,8 +33,8 @@ def test_an_exported_run_loads_with_its_averaged_weights_its_support_and_a_card(
     assert set(found) == {"test", "wide", "deep"}
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "`ghn train --steps 2`" in card
-    assert "2 of 2 steps" in card
-    assert "20 images of `digits/val`" in card
+    assert "2 steps of 1 networks" in card
+    assert "20 inputs of `digits/val`" in card
     assert f"{found['test'].by_family()['all']:.1%}" in card
 
 
@@ -45,15 +43,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         export(tmp_path, tmp_path / "out", command="")
 
 
-def test_images_that_were_trained_on_are_never_evaluated_on(run, monkeypatch):
-    # The package's `evaluate` is the function.
-    module = importlib.import_module("ghn.training.evaluate")
-    asked = []
-    load = module.load_images
-    monkeypatch.setattr(module, "load_images", lambda *a: asked.append(a) or load(*a))
+@pytest.mark.parametrize(("split", "held_out"), [("fit", "val"), ("train", "test")])
+def test_images_that_were_trained_on_are_never_evaluated_on(run, split, held_out):
+    config = run.replace(split=split, eval_networks=1)
 
-    for split in ("fit", "train"):
-        evaluate(GHN(run.ghn), run.replace(split=split, eval_networks=1), images=10)
+    found = evaluate(GHN(run.ghn), config, inputs=10)
 
-    assert asked == [("digits", "val"), ("digits", "test")]
-    assert held_out_split(run) == "val"
+    assert found.data == f"digits/{held_out}"
+    assert held_out_split(config) == held_out

@@ -5,7 +5,8 @@ import torch
 
 from ghn.config import Config
 from ghn.errors import ConfigError, UnknownNameError
-from ghn.zoo import SAMPLERS, sample
+from ghn.graphs import trace
+from ghn.zoo import GPT, SAMPLERS, GPTConfig, sample
 
 
 @pytest.mark.parametrize("family", SAMPLERS)
@@ -56,9 +57,13 @@ def test_the_cap_on_cost_does_not_change_the_shares_of_kinds_and_norms():
 @pytest.mark.parametrize("split", ["train", "wide", "deep"])
 def test_networks_run_and_are_small(family, split):
     for seed in range(4):
-        model = SAMPLERS[family].build(sample(family, seed, split))
+        architecture = sample(family, seed, split)
+        model = SAMPLERS[family].build(architecture)
 
-        assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+        outputs = model(SAMPLERS[family].example(architecture))
+
+        assert outputs.isfinite().all()
+        assert outputs.shape[-1] == (256 if family == "gpts" else 10)
         count = sum(p.numel() for p in model.parameters())
         assert 1_000 < count < (1_500_000 if split == "train" else 5_000_000)
 
@@ -73,6 +78,16 @@ def test_the_cost_formula_counts_the_multiply_adds_of_convolutions():
             model(torch.randn(1, 3, 32, 32))
         ratio = architecture.cost / (counter.get_total_flops() / 2)
         assert 0.5 < ratio < 2.0, (architecture, ratio)
+
+
+def test_the_positions_of_a_language_model_are_told_from_its_vocabulary():
+    architecture = GPTConfig(width=48, heads=4, layers=2, context=512, tied=True)
+
+    graph = trace(GPT(architecture), SAMPLERS["gpts"].example(architecture))
+
+    axes = {name: spec.axes for name, spec in graph.specs.items() if spec.role == "table"}
+    assert axes == {"gpt2.transformer.wte.weight": "vo", "gpt2.transformer.wpe.weight": "to"}
+    assert len(graph.specs) == len(list(GPT(architecture).named_parameters()))
 
 
 def test_unknown_names_are_answered_with_near_ones():

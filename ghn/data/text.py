@@ -1,0 +1,179 @@
+"""Text as tokens: bytes, or the merges of a byte-level BPE learned from the training split.
+
+Shape letters used in this file:
+    N: tokens. b: texts of a batch. t: tokens of a text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from ghn.data.find import find_data
+from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
+from ghn.errors import ConfigError, DataError
+from ghn.io import atomic_path, cache_folder
+
+__all__ = ["BYTES", "TextData", "load_text"]
+
+BYTES = 256
+TEXTS = ("books", "wikitext2", "tinyshakespeare")
+HELD_OUT = 0.05  # of a text in one file: one such part for validation, one for the test
+# A file's name in each split, without its suffix; the first that exists is read.
+_STEMS = {"train": ("train",), "val": ("valid", "validation", "val"), "test": ("test",)}
+_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".txt": bytes,
+    ".gz": gzip.decompress,
+    ".xz": lzma.decompress,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData:
+    """One split of a text.
+
+    Attributes:
+        name: Data set and split, such as `"books/train"`.
+        tokens: All tokens in order, int32.
+        vocabulary: Number of different tokens.
+        bytes: Length of the text in bytes.
+        hash: Identifies the text in records of results.
+    """
+
+    name: str
+    tokens: Tensor
+    vocabulary: int
+    bytes: int
+    hash: str
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def excerpts(
+        self, starts: Int64[Tensor, " b"], length: int
+    ) -> tuple[Int64[Tensor, "b t"], Int64[Tensor, "b t"]]:
+        """Return excerpts, and for each of their tokens the one that follows.
+
+        Args:
+            starts: First tokens.
+            length: Tokens t of an excerpt.
+
+        Raises:
+            DataError: If the text has no excerpt of this length.
+        """
+        if len(self) <= length:
+            raise DataError(f"{self.name} has {len(self)} tokens, too few for {length} at a time")
+        taken = self.tokens[starts[:, None] + torch.arange(length + 1)].long()
+        return taken[:, :-1], taken[:, 1:]
+
+
+def load_text(name: str, split: str = "train", vocabulary: int = BYTES) -> TextData:
+    """Load a text, all of it into memory.
+
+    Args:
+        name: `"books"`, `"wikitext2"` or `"tinyshakespeare"` (see `ghn.data.find` for where they
+            are looked for), `"hf:OWNER/NAME"` for a data set with a column of texts on the Hugging
+            Face hub, or a path to your own: a folder with `train.txt`, `valid.txt` and `test.txt`,
+            or one file (`.txt`, `.txt.gz`, `.txt.xz`), whose last tenth is kept for `"val"` and
+            `"test"`.
+        split: `"train"`, `"val"` or `"test"`; `"fit"` is `"train"`, as `"val"` is apart from it.
+        vocabulary: 256 for bytes; more for a byte-level BPE of that many tokens, learned from the
+            training split and kept in the cache folder.
+
+    Raises:
+        DataError: If the text cannot be found or read, or has no such split.
+        ConfigError: If the name is neither known nor a path, or an argument is out of range.
+    """
+    if split not in ("train", "val", "test", "fit"):
+        raise ConfigError(f"split must be train, val, test or fit, got {split!r}")
+    if vocabulary < BYTES:
+        raise ConfigError(f"vocabulary must be at least {BYTES}, the bytes, got {vocabulary}")
+    return _load(name, "train" if split == "fit" else split, vocabulary)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(name: str, split: str, vocabulary: int) -> TextData:
+    text = _read(name, split)
+    if vocabulary == BYTES:
+        tokens = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).astype(np.int32))
+    else:
+        encoding = _tokenizer(name, vocabulary).encode(text.decode(errors="replace"))
+        tokens = torch.tensor(encoding.ids, dtype=torch.int32)
+    return TextData(f"{name}/{split}", tokens, vocabulary, len(text), _hash(text))
+
+
+def _read(name: str, split: str) -> bytes:
+    if name in TEXTS or name.startswith(HUB_PREFIX):
+        place = find_data(name)
+    else:
+        place = Path(name)
+        if not place.exists():
+            raise ConfigError(
+                f"unknown text {name!r}: not one of {', '.join(TEXTS)}, and no file or folder"
+            )
+    try:
+        return _read_place(place, split)
+    except DataError:
+        raise
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise DataError(f"cannot read {place}: {error}") from error
+
+
+def _read_place(place: Path, split: str) -> bytes:
+    if place.is_dir() and (tables := parquet_files(place, split)):
+        return read_texts(tables)
+    if place.is_file():
+        return _part(_decompress(place), split)
+    files = [p for p in sorted(place.iterdir()) if p.suffix in _DECOMPRESS and ".txt" in p.name]
+    named = {p.name.partition(".")[0]: p for p in files}
+    for stem in _STEMS[split]:
+        if stem in named:
+            return _decompress(named[stem])
+    if len(files) == 1:
+        return _part(_decompress(files[0]), split)
+    raise DataError(
+        f"{place} has no text for {split!r}: it holds {', '.join(p.name for p in files) or 'none'}"
+    )
+
+
+def _decompress(path: Path) -> bytes:
+    return _DECOMPRESS.get(path.suffix, bytes)(path.read_bytes())
+
+
+def _part(text: bytes, split: str) -> bytes:
+    held = int(len(text) * HELD_OUT)
+    first, second = len(text) - 2 * held, len(text) - held
+    return {"train": text[:first], "val": text[first:second], "test": text[second:]}[split]
+
+
+def _tokenizer(name: str, vocabulary: int) -> Any:
+    """Return the BPE of a text's training split; learned once."""
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer
+
+    text = _read(name, "train")
+    path = cache_folder() / "tokenizers" / f"{_hash(text)}-{vocabulary}.json"
+    if not path.is_file():
+        learner = ByteLevelBPETokenizer()
+        learner.train_from_iterator(
+            text.decode(errors="replace").splitlines(keepends=True),
+            vocab_size=vocabulary,
+            show_progress=False,
+        )
+        with atomic_path(path) as temporary:
+            learner.save(str(temporary))
+    return Tokenizer.from_file(str(path))
+
+
+def _hash(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=8).hexdigest()

@@ -1,0 +1,87 @@
+import gzip
+import lzma
+
+import pytest
+import torch
+
+from ghn.data import load_text
+from ghn.data.text import _load
+from ghn.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("GHN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    _load.cache_clear()
+    yield
+    _load.cache_clear()
+
+
+def test_a_file_is_read_as_bytes_and_its_end_is_held_out(tmp_path):
+    text = bytes(range(32, 232)) * 3
+    (tmp_path / "mine.txt").write_bytes(text)
+
+    splits = [load_text(str(tmp_path / "mine.txt"), s) for s in ("train", "val", "test")]
+
+    assert b"".join(bytes(s.tokens.tolist()) for s in splits) == text
+    assert [len(s) for s in splits] == [540, 30, 30]
+    assert splits[0].vocabulary == 256
+
+
+def test_a_folder_has_a_file_for_each_split_compressed_or_not(tmp_path):
+    folder = tmp_path / "data" / "books"
+    folder.mkdir(parents=True)
+    (folder / "train.txt.xz").write_bytes(lzma.compress(b"to train on"))
+    (folder / "valid.txt.gz").write_bytes(gzip.compress(b"to choose on"))
+    (folder / "test.txt").write_bytes(b"to report")
+
+    found = [bytes(load_text("books", s).tokens.tolist()) for s in ("fit", "val", "test")]
+
+    assert found == [b"to train on", b"to choose on", b"to report"]
+
+
+def test_excerpts_are_followed_by_their_own_next_tokens(tmp_path):
+    (tmp_path / "mine.txt").write_bytes(bytes(range(200)))
+    data = load_text(str(tmp_path / "mine.txt"))
+
+    inputs, labels = data.excerpts(torch.tensor([0, 7]), 4)
+
+    assert inputs.tolist() == [[0, 1, 2, 3], [7, 8, 9, 10]]
+    assert labels.tolist() == [[1, 2, 3, 4], [8, 9, 10, 11]]
+    with pytest.raises(DataError, match="too few for 500"):
+        data.excerpts(torch.tensor([0]), 500)
+
+
+def test_merged_tokens_are_fewer_and_say_the_same(tmp_path):
+    text = "the cat sat on the mat. " * 200
+    (tmp_path / "mine.txt").write_text(text)
+    name = str(tmp_path / "mine.txt")
+
+    merged = load_text(name, "val", vocabulary=270)
+
+    assert len(merged) < 0.8 * len(load_text(name, "val"))
+    assert merged.bytes == load_text(name, "val").bytes
+    assert int(merged.tokens.max()) < 270
+    _load.cache_clear()
+    assert torch.equal(load_text(name, "val", vocabulary=270).tokens, merged.tokens)
+
+
+def test_what_cannot_be_read_is_refused_in_words(tmp_path):
+    with pytest.raises(ConfigError, match="unknown text 'bokks'"):
+        load_text("bokks")
+    with pytest.raises(ConfigError, match="split must be"):
+        load_text("books", "dev")
+    with pytest.raises(ConfigError, match="at least 256"):
+        load_text("books", vocabulary=100)
+    with pytest.raises(DataError, match="GHN_DATA"):
+        load_text("books")
+    (tmp_path / "data" / "wikitext2").mkdir(parents=True)
+    for split in ("valid", "test"):
+        (tmp_path / "data" / "wikitext2" / f"{split}.txt").write_text("words")
+    with pytest.raises(DataError, match="has no text for 'train'"):
+        load_text("wikitext2")
+    (tmp_path / "broken.txt.xz").write_bytes(b"not compressed")
+    with pytest.raises(DataError, match="cannot read"):
+        load_text(str(tmp_path / "broken.txt.xz"))
