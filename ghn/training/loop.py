@@ -78,6 +78,8 @@ class Trainer:
 
         self.config = config
         self.accelerator = Accelerator(
+            # Said outright, or several processes on a CPU would each think to be alone.
+            cpu=not torch.accelerator.is_available(),
             mixed_precision=config.mixed_precision,
             log_with=None if config.tracker == "none" else config.tracker,
             project_dir=config.out,
@@ -175,16 +177,20 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return counts
         parameters = list(self.ghn.parameters())
+        found = [p.grad is not None for p in parameters]
+        counts = [*counts, *map(float, found)]
         flat = [
-            torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
-            for p in parameters
+            (p if p.grad is None else p.grad).detach().flatten() * has
+            for p, has in zip(parameters, found, strict=True)
         ]
         flat.append(torch.tensor(counts, device=flat[0].device, dtype=flat[0].dtype))
         total = self.accelerator.reduce(torch.cat(flat), reduction="sum")
         *sums, last = total.split([len(part) for part in flat])
-        for parameter, gradient in zip(parameters, sums, strict=True):
-            parameter.grad = gradient.view_as(parameter)
-        return last.tolist()
+        counts, used = last.tolist()[: -len(found)], last.tolist()[-len(found) :]
+        for parameter, gradient, has in zip(parameters, sums, used, strict=True):
+            # What no process used stays without a gradient, as in one process.
+            parameter.grad = gradient.view_as(parameter) if has else None
+        return counts
 
     def _update(self) -> bool:
         """Step by the gradients found; False if they are not finite."""

@@ -1,0 +1,51 @@
+"""Train a small run in a process of its own: `python run_steps.py OUT STEPS [--sick] [--slow]`.
+
+`--sick` makes the loss of one network of the pool nan.
+"""
+
+import dataclasses
+import sys
+
+import torch
+
+import ghn.training.loop as loop
+from ghn.decoders import LowRankDecoderConfig
+from ghn.encoders import GraphormerConfig
+from ghn.engine import GHNConfig
+from ghn.training import TrainConfig, train
+
+
+def small(out: str, steps: int, **changes) -> TrainConfig:
+    ghn = GHNConfig(
+        encoder=GraphormerConfig(dim=16, layers=1, heads=2),
+        decoder=LowRankDecoderConfig(dim=16, hidden=16, rank=8, kernel_basis=3, rows=64),
+    )
+    settings = dict(
+        out=out, data="digits", pool=4, shares=(0.5, 0.5), steps=steps, meta_batch=4, batch=8,
+        warmup=5, ema=0.9, eval_every=0, checkpoint_seconds=0.0, tracker="none", ghn=ghn,
+    )  # fmt: skip
+    return TrainConfig(**{**settings, **changes})
+
+
+def make_one_sick() -> None:
+    take = loop.TargetPool.__getitem__
+
+    def broken(pool, index):
+        target = take(pool, index)
+        if index != 1:
+            return target
+        target = dataclasses.replace(target)
+        target.run = lambda parameters, inputs: (
+            torch.full((len(inputs), 10), float("nan")) * sum(p.sum() for p in parameters.values())
+        )
+        return target
+
+    loop.TargetPool.__getitem__ = broken
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out, steps, *options = sys.argv[1:]
+    if "--sick" in options:
+        make_one_sick()
+    train(small(out, int(steps), workers=1 if "--worker" in options else 0))

@@ -1,0 +1,87 @@
+"""Runs in processes of their own: several at once, and killed ones."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ghn.training.state import newest
+
+SCRIPT = Path(__file__).with_name("run_steps.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *command], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def final(out: Path) -> dict[str, torch.Tensor]:
+    folder = newest(out)
+    assert folder is not None
+    return load_file(folder / "state.safetensors")
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    run(str(SCRIPT), str(tmp_path / "one"), "20", "--sick")
+    run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(SCRIPT), str(tmp_path / "two"), "20", "--sick")  # fmt: skip
+
+    one, two = final(tmp_path / "one"), final(tmp_path / "two")
+    for name, value in one.items():
+        # A shift of all positions' codes is taken out of them: its gradient is rounding alone.
+        if name.startswith(("model/", "average/")) and "position.2.bias" not in name:
+            error = (two[name] - value).norm() / value.norm().clamp_min(1e-12)
+            assert error < 1e-4, (name, error)
+    records = [
+        json.loads((tmp_path / side / "log.jsonl").read_text().splitlines()[-1])
+        for side in ("one", "two")
+    ]
+    assert records[0]["skipped"] == records[1]["skipped"] > 0
+    assert records[1]["loss"] == pytest.approx(records[0]["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(tmp_path):
+    steps, options = "60", ["--sick", "--worker"]
+    run(str(SCRIPT), str(tmp_path / "whole"), steps, *options)
+    draws = random.Random(0)
+    out = tmp_path / "killed"
+    kills = 0
+    while kills < 20:
+        before = newest(out)
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(out), steps, *options],
+            env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        # From its first new checkpoint on, at any moment: most of them are within a save.
+        while process.poll() is None and newest(out) == before:
+            time.sleep(0.005)
+        time.sleep(draws.random() * 0.2)
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        final(out)  # readable after every kill
+    run(str(SCRIPT), str(out), steps, *options)
+
+    assert kills == 20
+    whole, killed = final(tmp_path / "whole"), final(out)
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+    rest = [json.loads((newest(o) / "state.json").read_text()) for o in (tmp_path / "whole", out)]
+    assert rest[0]["skipped"] == rest[1]["skipped"] > 0
