@@ -1,6 +1,7 @@
-"""Train a small run in a process of its own: `python run_steps.py OUT STEPS [--sick] [--slow]`.
+"""Train a small run in a process of its own: `python run_steps.py OUT STEPS [--sick] [--worker]`.
 
-`--sick` makes the loss of one network of the pool nan.
+`--sick` makes the loss of one network of the pool nan; `--worker` prepares batches in another
+process.
 """
 
 import dataclasses
@@ -15,16 +16,16 @@ from ghn.engine import GHNConfig
 from ghn.training import TrainConfig, train
 
 
-def small(out: str, steps: int, **changes) -> TrainConfig:
+def small(out: str, steps: int, workers: int) -> TrainConfig:
     ghn = GHNConfig(
         encoder=GraphormerConfig(dim=16, layers=1, heads=2),
         decoder=LowRankDecoderConfig(dim=16, hidden=16, rank=8, kernel_basis=3, rows=64),
     )
-    settings = dict(
+    return TrainConfig(
         out=out, data="digits", pool=4, shares=(0.5, 0.5), steps=steps, meta_batch=4, batch=8,
         warmup=5, ema=0.9, eval_every=0, checkpoint_seconds=0.0, tracker="none", ghn=ghn,
+        workers=workers,
     )  # fmt: skip
-    return TrainConfig(**{**settings, **changes})
 
 
 def make_one_sick() -> None:
@@ -48,4 +49,4 @@ if __name__ == "__main__":
     out, steps, *options = sys.argv[1:]
     if "--sick" in options:
         make_one_sick()
-    train(small(out, int(steps), workers=1 if "--worker" in options else 0))
+    train(small(out, int(steps), workers=int("--worker" in options)))

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,14 @@ def final(out: Path) -> dict[str, torch.Tensor]:
     folder = newest(out)
     assert folder is not None
     return load_file(folder / "state.safetensors")
+
+
+def alive_after(process: subprocess.Popen, seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 @pytest.mark.timeout(300)
@@ -68,10 +75,9 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(t
             start_new_session=True,
         )  # fmt: skip
         # From its first new checkpoint on, at any moment: most of them are within a save.
-        while process.poll() is None and newest(out) == before:
-            time.sleep(0.005)
-        time.sleep(draws.random() * 0.2)
-        if process.poll() is not None:
+        while newest(out) == before and alive_after(process, 0.005):
+            pass
+        if not alive_after(process, draws.random() * 0.2):
             break
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
