@@ -1,8 +1,8 @@
 """Train one model from one start, and compare starts over seeds.
 
-Both starts see the same batches in the same order, since the order depends on the seed alone.
-Accuracy is taken on a copy whose BatchNorm statistics were estimated anew on the same training
-images, so that step 0 is fair to a model that never ran.
+All starts see the same batches in the same order, since the order depends on the seed alone.
+Scores are taken on a copy whose BatchNorm statistics were estimated anew on the same training
+batches, so that step 0 is fair to a model that never ran.
 """
 
 from __future__ import annotations
@@ -14,23 +14,29 @@ import statistics
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from ghn.rng import make_generator
+from ghn.training.tasks import Task, cross_entropy
 
-__all__ = ["Images", "Run", "Schedule", "accuracy", "mean_and_spread", "reach", "train"]
+__all__ = ["Data", "Run", "Schedule", "mean_and_spread", "reach", "score", "train"]
+
+RECALIBRATION = 8  # batches
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
-    """Normalised images and labels to train on and to test with."""
+class Data:
+    """What a model is trained on and scored on.
 
-    train_x: Float[Tensor, "n 3 h w"]
-    train_y: Int[Tensor, " n"]
-    test_x: Float[Tensor, "m 3 h w"]
-    test_y: Int[Tensor, " m"]
+    Attributes:
+        train: Where batches are drawn from.
+        test: What scores are taken on.
+        scored: Number of its inputs that count.
+    """
+
+    train: Task
+    test: Task
+    scored: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +45,10 @@ class Schedule:
 
     Attributes:
         steps: Number of AdamW steps.
-        batch: Images in a step.
+        batch: Inputs in a step.
         rate: Peak learning rate, reached after a tenth of the steps, then a cosine to zero.
         weight_decay: AdamW's decay.
-        tests: Number of times the accuracy is taken, step 0 and the last step included.
+        tests: Number of times the score is taken, step 0 and the last step included.
     """
 
     steps: int
@@ -59,7 +65,7 @@ class Schedule:
         return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
 
     def test_steps(self) -> list[int]:
-        """Return the numbers of steps after which the accuracy is taken."""
+        """Return the numbers of steps after which the score is taken."""
         return sorted({round(i * self.steps / (self.tests - 1)) for i in range(self.tests)})
 
 
@@ -69,11 +75,11 @@ class Run:
 
     Attributes:
         losses: Training loss of each step.
-        accuracy: Pairs (steps done, share of test images told right).
+        scores: Pairs (steps done, score on the test data: accuracy, or bits per byte).
     """
 
     losses: list[float]
-    accuracy: list[tuple[int, float]]
+    scores: list[tuple[int, float]]
 
     @property
     def final_loss(self) -> float:
@@ -83,46 +89,44 @@ class Run:
         return mean if math.isfinite(mean) else math.inf
 
 
-def train(model: nn.Module, images: Images, schedule: Schedule, seed: int) -> Run:
+def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
     """Train a model in place.
 
     Args:
         model: Emits logits; on the CPU.
-        images: What to train on and to test with.
+        data: What to train on and to test with.
         schedule: Steps, rates, batch.
-        seed: Decides the order of the batches, nothing else.
+        seed: Decides what the batches are, nothing else.
     """
-    generator = make_generator(seed, "batches")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
     )
     tests = schedule.test_steps()
     losses: list[float] = []
-    accuracies = [(0, accuracy(model, images, schedule.batch))]
+    scores = [(0, score(model, data, schedule.batch))]
     for step in range(schedule.steps):
-        chosen = torch.randint(len(images.train_x), (schedule.batch,), generator=generator)
+        inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", step))
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate_at(step)
         model.train()
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(images.train_x[chosen]), images.train_y[chosen])
+        loss = cross_entropy(model(inputs), labels)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
         if step + 1 in tests:
-            accuracies.append((step + 1, accuracy(model, images, schedule.batch)))
-    return Run(losses, accuracies)
+            scores.append((step + 1, score(model, data, schedule.batch)))
+    return Run(losses, scores)
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: Images, batch: int, recalibration: int = 8) -> float:
-    """Return the share of test images told right; the model stays as it is.
+def score(model: nn.Module, data: Data, batch: int) -> float:
+    """Return the score on the test data; the model stays as it is.
 
     Args:
         model: Emits logits.
-        images: The first training images are for BatchNorm's statistics.
-        batch: Images in one forward pass of the recalibration.
-        recalibration: Number of such passes.
+        data: Some of its training batches are for BatchNorm's statistics.
+        batch: Inputs in each of them.
     """
     model = copy.deepcopy(model)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -131,14 +135,11 @@ def accuracy(model: nn.Module, images: Images, batch: int, recalibration: int = 
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the passes
         model.train()
-        for part in images.train_x[: recalibration * batch].split(batch):
-            model(part)
+        for number in range(RECALIBRATION):
+            inputs, _ = data.train.batch(batch, make_generator(0, "recalibration", number))
+            model(inputs)
     model.eval()
-    right = sum(
-        int((model(x).argmax(1) == y).sum())
-        for x, y in zip(images.test_x.split(250), images.test_y.split(250), strict=True)
-    )
-    return right / len(images.test_y)
+    return data.test.score(model, data.scored)
 
 
 def reach(losses: Sequence[float], goal: float, window: int) -> int | None:

@@ -21,16 +21,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghn.benchmarks.compare import Images, Run, Schedule, accuracy, train
+from ghn.benchmarks.compare import Data, Run, Schedule, score, train
 from ghn.benchmarks.outcome import STARTS, DemoConfig, DemoResult, ModelResult, Prediction, Start
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.targets import TARGETS
 from ghn.errors import DataError
 from ghn.rng import derive_seed, preserve_global_state
 
-__all__ = ["load_demo_images", "run_demo", "run_task"]
-
-TRAIN_IMAGES = 12_000  # more than the demo's steps read
+__all__ = ["load_demo_data", "run_demo", "run_task"]
 
 Progress = Callable[[float, float, str], None]
 Outcome = tuple[Run, Prediction | None]
@@ -59,7 +57,7 @@ def run_demo(config: DemoConfig, progress: Progress = lambda done, total, text: 
         CheckpointError: If the checkpoint is not found or cannot be read.
     """
     begin = time.perf_counter()
-    _, source = load_demo_images(config.dataset, config.test_images)
+    _, source = load_demo_data(config.dataset, config.test_images)
     with _executor(config) as run_all:
         if config.steps is None:
             costs = [cost for _, cost in run_all(functools.partial(time_models, config), [0, 1])]
@@ -125,7 +123,7 @@ def _executor(config: DemoConfig) -> Iterator[RunAll]:
 
 
 @functools.lru_cache(maxsize=1)
-def load_demo_images(dataset: str, test_images: int) -> tuple[Images, dict[str, str]]:
+def load_demo_data(dataset: str, test_images: int) -> tuple[Data, dict[str, str]]:
     """Return the images to train on and test with, and the data set's name and hash.
 
     Args:
@@ -135,7 +133,8 @@ def load_demo_images(dataset: str, test_images: int) -> tuple[Images, dict[str, 
     Raises:
         DataError: If the data set is asked for by name and not found.
     """
-    from ghn.data import find_data, load_images, normalize
+    from ghn.data import find_data, load_images
+    from ghn.training.tasks import ImageTask
 
     if dataset == "auto":
         try:
@@ -144,21 +143,19 @@ def load_demo_images(dataset: str, test_images: int) -> tuple[Images, dict[str, 
         except DataError:
             dataset = "digits"
     train, test = load_images(dataset, "train"), load_images(dataset, "test")
-    few = train.take(slice(0, TRAIN_IMAGES))
-    test = test.take(slice(0, test_images))
-    images = Images(normalize(few.images), few.labels, normalize(test.images), test.labels)
-    return images, {"name": dataset, "hash": train.hash}
+    data = Data(ImageTask(train), ImageTask(test), test_images)
+    return data, {"name": dataset, "hash": train.hash}
 
 
 def run_task(config: DemoConfig, task: Task) -> Outcome:
     """Build, perhaps predict, then train one model; depends on nothing but its arguments."""
-    images, _ = load_demo_images(config.dataset, config.test_images)
+    data, _ = load_demo_data(config.dataset, config.test_images)
     with preserve_global_state():
         torch.manual_seed(derive_seed(task.seed, "default", task.model))
         model = TARGETS[task.model][1]()
     prediction = _predict(model, config, task.seed) if task.start == "predicted" else None
     schedule = Schedule(steps=config.steps or 1, batch=config.batch, rate=task.rate)
-    return train(model, images, schedule, task.seed), prediction
+    return train(model, data, schedule, task.seed), prediction
 
 
 def _predict(model: nn.Module, config: DemoConfig, seed: int) -> Prediction:
@@ -216,18 +213,18 @@ def _choose_steps(config: DemoConfig, costs: list[tuple[float, float]], begin: f
 
 def time_models(config: DemoConfig, _: int) -> tuple[float, float]:
     """Return the seconds of one step of every model, and of all accuracies of a run of each."""
-    images, _source = load_demo_images(config.dataset, config.test_images)
+    data, _source = load_demo_data(config.dataset, config.test_images)
     schedule = Schedule(steps=4, batch=config.batch, rate=1e-3, tests=2)
     step = rest = 0.0
     with _one_thread():
         for name in config.models:
             with preserve_global_state():
                 model = TARGETS[name][1]()
-            accuracy(model, images, config.batch)
+            score(model, data, config.batch)
             start = time.perf_counter()
-            accuracy(model, images, config.batch)
+            score(model, data, config.batch)
             once = time.perf_counter() - start
-            train(model, images, schedule, seed=0)
+            train(model, data, schedule, seed=0)
             step += max(time.perf_counter() - start - 3 * once, 0.0) / schedule.steps
             rest += Schedule.tests * once
     return max(step, 1e-6), rest

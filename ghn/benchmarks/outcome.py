@@ -126,7 +126,7 @@ class ModelResult:
 
     def accuracy(self, start: Start, position: int) -> tuple[float, float]:
         """Mean and spread over seeds of the accuracy at a test: 0 is step 0, -1 the last."""
-        return mean_and_spread([run.accuracy[position][1] for run in self.runs[start]])
+        return mean_and_spread([run.scores[position][1] for run in self.runs[start]])
 
     @property
     def reached(self) -> int | None:
@@ -146,7 +146,7 @@ class ModelResult:
     def verdict(self) -> Literal["ahead", "behind", "level"]:
         """Ahead or behind if all seeds agree on it and the mean differs by a point or more."""
         gains = [
-            p.accuracy[-1][1] - d.accuracy[-1][1]
+            p.scores[-1][1] - d.scores[-1][1]
             for d, p in zip(self.runs["default"], self.runs["predicted"], strict=True)
         ]
         mean = statistics.fmean(gains)
@@ -199,7 +199,7 @@ class DemoResult:
                     start: [
                         {
                             "losses": [x if math.isfinite(x) else None for x in run.losses],
-                            "accuracy": run.accuracy,
+                            "accuracy": run.scores,
                         }
                         for run in runs
                     ]

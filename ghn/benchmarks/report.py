@@ -184,7 +184,7 @@ def _method(result: DemoResult) -> str:
         f"{', '.join(f'{r:g}' for r in config.rates)} by the training loss of the last tenth on "
         f"seed {config.seeds[0]}. Chosen: {rates}.",
         f"Accuracy is taken on {config.test_images:,} test images, after BatchNorm statistics "
-        "were estimated anew on the same training images for both starts.",
+        "were estimated anew on the same training batches for both starts.",
         "Steps to the default's final loss: when the mean training loss of the last tenth falls "
         "to what the default start had at the end, median over seeds.",
         "Ahead or behind: all seeds agree, and the mean differs by at least one point.",
@@ -228,8 +228,8 @@ def _plot(model: ModelResult, loss: Axes, right: Axes) -> None:
         window = max(1, len(runs[0].losses) // 20)
         smooth = [_trailing_mean(run.losses, window) for run in runs]
         _band(loss, [*range(1, len(smooth[0]) + 1)], smooth, COLOURS[start], start)
-        tests = [step for step, _ in runs[0].accuracy]
-        percent = [[100 * a for _, a in run.accuracy] for run in runs]
+        tests = [step for step, _ in runs[0].scores]
+        percent = [[100 * a for _, a in run.scores] for run in runs]
         _band(right, tests, percent, COLOURS[start], start)
     loss.set_ylabel("training loss")
     right.set_ylabel("test accuracy, %")

@@ -7,24 +7,35 @@ import torch
 from torch import nn
 
 from ghn.benchmarks.compare import (
-    Images,
+    Data,
     Run,
     Schedule,
-    accuracy,
     mean_and_spread,
     reach,
+    score,
     train,
 )
 
 
-def two_colours(n: int = 200) -> Images:
+class TwoColours:
     """Images that are red or blue, with noise; the label is the colour."""
-    g = torch.Generator().manual_seed(0)
-    y = torch.arange(n) % 2
-    x = 0.5 * torch.randn(n, 3, 8, 8, generator=g)
-    x[:, 0] += y.view(-1, 1, 1)
-    x[:, 2] += 1 - y.view(-1, 1, 1)
-    return Images(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :])
+
+    name, hash, metric, settings = "colours", "0", "accuracy", {"classes": 2}
+
+    def batch(self, count, draws):
+        y = torch.randint(2, (count,), generator=draws)
+        x = 0.5 * torch.randn(count, 3, 8, 8, generator=draws)
+        x[:, 0] += y.view(-1, 1, 1)
+        x[:, 2] += 1 - y.view(-1, 1, 1)
+        return x, y
+
+    def score(self, run, count):
+        x, y = self.batch(count, torch.Generator().manual_seed(0))
+        return float((run(x).argmax(1) == y).float().mean())
+
+
+def two_colours() -> Data:
+    return Data(TwoColours(), TwoColours(), 100)
 
 
 def small_net(seed: int = 0) -> nn.Module:
@@ -48,7 +59,7 @@ def test_the_rate_warms_up_to_its_peak_and_ends_near_zero():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50])
-def test_accuracy_is_taken_before_the_first_and_after_the_last_step(steps):
+def test_scores_are_taken_before_the_first_and_after_the_last_step(steps):
     tests = Schedule(steps=steps, batch=4, rate=0.1).test_steps()
 
     assert tests[0] == 0
@@ -61,8 +72,8 @@ def test_training_learns_and_records_every_loss():
 
     assert len(run.losses) == 30
     assert run.final_loss < 0.5 * run.losses[0]
-    assert run.accuracy[0][0] == 0
-    assert run.accuracy[-1] == (30, pytest.approx(1.0, abs=0.05))
+    assert run.scores[0][0] == 0
+    assert run.scores[-1] == (30, pytest.approx(1.0, abs=0.05))
 
 
 def test_two_starts_with_one_seed_see_the_same_batches():
@@ -98,26 +109,26 @@ def test_training_twice_gives_the_same_numbers():
     assert runs[0] == runs[1]
 
 
-def test_accuracy_leaves_the_model_as_it_was():
+def test_scoring_leaves_the_model_as_it_was():
     model = small_net().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
 
-    accuracy(model, two_colours(), batch=16)
+    score(model, two_colours(), batch=16)
 
     assert model.training
     assert model[1].momentum == 0.1
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
-def test_accuracy_does_not_depend_on_stale_batch_norm_statistics():
+def test_a_score_does_not_depend_on_stale_batch_norm_statistics():
     model = small_net()
-    images = two_colours()
-    train(model, images, Schedule(steps=30, batch=16, rate=1e-2), seed=0)
-    expected = accuracy(model, images, batch=16)
+    data = two_colours()
+    train(model, data, Schedule(steps=30, batch=16, rate=1e-2), seed=0)
+    expected = score(model, data, batch=16)
 
     model[1].running_mean.fill_(100.0)
 
-    assert accuracy(model, images, batch=16) == expected
+    assert score(model, data, batch=16) == expected
     assert expected > 0.9
 
 
