@@ -1,0 +1,7 @@
+"""The initialization benchmark: which start lets a network learn fastest, over a whole zoo."""
+
+from ghn.benchmarks.init.bench import run_bench
+from ghn.benchmarks.init.config import InitConfig
+from ghn.benchmarks.init.outcome import InitResult, NetworkResult
+
+__all__ = ["InitConfig", "InitResult", "NetworkResult", "run_bench"]

@@ -1,0 +1,73 @@
+"""Settings of the initialization benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ghn.benchmarks.init.networks import SPLITS
+from ghn.config import Config
+from ghn.errors import ConfigError
+
+__all__ = ["InitConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig(Config):
+    """Settings of `ghn bench init`.
+
+    Attributes:
+        out: Folder of results; runs found there are not run again.
+        split: Which networks: see `ghn.benchmarks.init.networks.SPLITS`.
+        networks: How many of them.
+        models: These instead, such as `"timm:resnet18"` or `"convnets:3:wide"`.
+        data: Images (`ghn.data.load_images`) or text (`ghn.data.load_text`), by what the networks
+            read; training takes the split `"fit"`.
+        scored_on: Split that scores are taken on: `"val"` for choices, `"test"` for reports.
+        starts: Initializations: see `ghn.benchmarks.init.starts`. The first one is what the
+            others are compared with.
+        steps: AdamW steps of a run.
+        batch: Images or excerpts in a step.
+        context: Tokens of an excerpt.
+        rates: Learning rates that every start chooses from, for every network, on one seed; the
+            grid is widened while the best lies on its edge.
+        seeds: Seeds of the reported runs. The rate is chosen on another one.
+        source_steps: Steps that the networks of the start `trained` were trained for.
+        scored: Images or excerpts that a score is taken on.
+        tests: Number of scores along a run.
+        jobs: Processes, each with one thread; 1 stays in this one.
+        ray: Whether a Ray cluster runs them instead (extra `ghn[ray]`).
+    """
+
+    out: str = "runs/bench-init"
+    split: str = "test"
+    networks: int = 20
+    models: tuple[str, ...] = ()
+    data: str = "cifar10"
+    scored_on: str = "val"
+    starts: tuple[str, ...] = ("default", "ghn")
+    steps: int = 200
+    batch: int = 128
+    context: int = 256
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    source_steps: int = 10_000
+    scored: int = 2000
+    tests: int = 11
+    jobs: int = 2
+    ray: bool = False
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+        if self.scored_on not in ("val", "test"):
+            raise ConfigError(f"scored_on must be 'val' or 'test', got {self.scored_on!r}")
+        if len(set(self.starts)) != len(self.starts) or len(self.starts) < 2:
+            raise ConfigError(f"starts must be at least two different ones, got {self.starts}")
+        if not self.rates or min(self.rates) <= 0 or not self.seeds:
+            raise ConfigError("the benchmark needs positive learning rates, and seeds")
+        sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs)
+        if min(*sizes, self.source_steps) < 1 or self.tests < 2:
+            raise ConfigError(
+                "networks, steps, batch, context, scored and jobs must be at least 1 and tests at "
+                f"least 2, got {self}"
+            )

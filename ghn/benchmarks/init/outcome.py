@@ -1,0 +1,240 @@
+"""Results of the initialization benchmark and what they say: gains, intervals, steps saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ghn.benchmarks.compare import Run
+from ghn.benchmarks.init.config import InitConfig
+from ghn.benchmarks.records import Record
+
+__all__ = ["Gain", "InitResult", "NetworkResult", "Summary", "bootstrap", "steps_to"]
+
+DRAWS = 2_000
+# What counts as worse: a point of accuracy, or a hundredth of a bit per byte.
+MARGIN = 0.01
+
+Verdict = Literal["win", "tie", "loss"]
+
+
+def bootstrap(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean; a fixed seed draws it."""
+    data = np.asarray(values, dtype=float)
+    if len(data) < 2:
+        return float(data[0]), float(data[0])
+    picks = np.random.default_rng(0).integers(len(data), size=(DRAWS, len(data)))
+    low, high = np.quantile(data[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def steps_to(scores: Sequence[tuple[int, float]], goal: float, sign: float) -> float:
+    """Return after how many steps a curve first meets a goal, between scores along a line.
+
+    Args:
+        scores: Pairs (step, score), ascending.
+        goal: Score to meet.
+        sign: +1 if more is better, -1 if less is.
+
+    Returns:
+        Steps; infinite if the curve never meets it.
+    """
+    before: tuple[int, float] | None = None
+    for step, value in scores:
+        if sign * value >= sign * goal:
+            if before is None:
+                return float(step)
+            share = (goal - before[1]) / (value - before[1])
+            return before[0] + share * (step - before[0])
+        before = step, value
+    return math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """One start of one network against the first start.
+
+    Attributes:
+        mean: Mean over seeds of the final score's gain; positive is better, whatever the metric.
+        low: Lower end of its 95 % bootstrap interval.
+        high: Upper end.
+        reach: Steps until the mean curve meets the first start's final mean score, in units of the
+            run's steps; infinite if it never does.
+    """
+
+    mean: float
+    low: float
+    high: float
+    reach: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Win or loss if the interval leaves out 0."""
+        return "win" if self.low > 0 else "loss" if self.high < 0 else "tie"
+
+    @property
+    def worse(self) -> bool:
+        """Whether the interval lies below the margin: a point of accuracy."""
+        return self.high < -MARGIN
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkResult:
+    """One network.
+
+    Attributes:
+        name: Full name.
+        group: What it is summed up with.
+        parameters: Number of elements.
+        metric: `"accuracy"` or `"bits per byte"`.
+        rates: Learning rate that each start chose.
+        tried: Final training loss by start and rate, on the seed for choices.
+        runs: Runs at the chosen rate by start, one a seed.
+        notes: What each start said of itself.
+    """
+
+    name: str
+    group: str
+    parameters: int
+    metric: str
+    rates: dict[str, float]
+    tried: dict[str, dict[float, float]]
+    runs: dict[str, list[Run]]
+    notes: dict[str, dict[str, Any]]
+
+    @property
+    def sign(self) -> float:
+        """+1 if more is better."""
+        return 1.0 if self.metric == "accuracy" else -1.0
+
+    def curve(self, start: str) -> list[tuple[int, float]]:
+        """Return the mean score over seeds at each step where it was taken."""
+        runs = self.runs[start]
+        steps = [step for step, _ in runs[0].scores]
+        return [
+            (step, statistics.fmean(run.scores[i][1] for run in runs))
+            for i, step in enumerate(steps)
+        ]
+
+    def gain(self, start: str, base: str) -> Gain:
+        """Compare a start with another one, seed by seed."""
+        pairs = zip(self.runs[start], self.runs[base], strict=True)
+        gains = [self.sign * (a.scores[-1][1] - b.scores[-1][1]) for a, b in pairs]
+        curve, goal = self.curve(start), self.curve(base)[-1]
+        reach = steps_to(curve, goal[1], self.sign) / max(goal[0], 1)
+        return Gain(statistics.fmean(gains), *bootstrap(gains), reach)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One start over a group of networks.
+
+    Attributes:
+        group: Name of the group, or `"all"`.
+        start: The start.
+        networks: How many.
+        first: Mean score at step 0.
+        final: Mean final score.
+        wins: How many networks it wins.
+        losses: How many it loses.
+        worse: How many it makes worse by more than the margin.
+        gain: Mean gain over networks.
+        low: Lower end of its 95 % bootstrap interval over networks.
+        high: Upper end.
+        reach: Median over networks of `Gain.reach`.
+    """
+
+    group: str
+    start: str
+    networks: int
+    first: float
+    final: float
+    wins: int
+    losses: int
+    worse: int
+    gain: float
+    low: float
+    high: float
+    reach: float
+
+
+@dataclasses.dataclass(frozen=True)
+class InitResult:
+    """All that the benchmark measured.
+
+    Attributes:
+        config: Settings.
+        networks: One result a network.
+        record: Command, seeds, machine, versions, data.
+    """
+
+    config: InitConfig
+    networks: list[NetworkResult]
+    record: Record
+
+    def summaries(self) -> list[Summary]:
+        """Sum up every start over every group, and over all networks."""
+        groups: dict[str, list[NetworkResult]] = {}
+        for network in self.networks:
+            groups.setdefault(network.group, []).append(network)
+        if len(groups) > 1:
+            groups["all"] = self.networks
+        return [
+            self._summary(group, start, members)
+            for group, members in groups.items()
+            for start in self.config.starts
+        ]
+
+    def _summary(self, group: str, start: str, members: list[NetworkResult]) -> Summary:
+        gains = [n.gain(start, self.config.starts[0]) for n in members]
+        curves = [n.curve(start) for n in members]
+        low, high = bootstrap([g.mean for g in gains])
+        return Summary(
+            group=group,
+            start=start,
+            networks=len(members),
+            first=statistics.fmean(c[0][1] for c in curves),
+            final=statistics.fmean(c[-1][1] for c in curves),
+            wins=sum(g.verdict == "win" for g in gains),
+            losses=sum(g.verdict == "loss" for g in gains),
+            worse=sum(g.worse for g in gains),
+            gain=statistics.fmean(g.mean for g in gains),
+            low=low,
+            high=high,
+            reach=statistics.median(g.reach for g in gains),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types; what is infinite is None."""
+        networks = []
+        for network in self.networks:
+            entry = dataclasses.asdict(network)
+            entry["gains"] = {
+                start: dataclasses.asdict(network.gain(start, self.config.starts[0]))
+                for start in self.config.starts[1:]
+            }
+            for runs in entry["runs"].values():
+                for run in runs:
+                    del run["losses"]  # in the folder of the runs
+            networks.append(entry)
+        return _finite(
+            {
+                "config": self.config.to_dict(),
+                "summary": [dataclasses.asdict(s) for s in self.summaries()],
+                "networks": networks,
+                "record": self.record.to_dict(),
+            }
+        )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,75 @@
+"""Trained networks that the start `trained` takes weights from: one a family, trained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ghn.benchmarks.compare import Data, Schedule, train
+from ghn.benchmarks.init.config import InitConfig
+from ghn.benchmarks.init.networks import Network
+from ghn.config import Config
+from ghn.graphs import ParamGraph, cached_trace
+from ghn.io import atomic_path
+from ghn.rng import derive_seed, preserve_global_state
+from ghn.zoo import SAMPLERS
+from ghn.zoo.convnets import ConvNetConfig
+from ghn.zoo.gpts import GPTConfig
+from ghn.zoo.vits import ViTConfig
+
+__all__ = ["load_source", "source_family", "train_source"]
+
+SEED = 0
+RATE = 3e-3
+# In the middle of what their samplers draw.
+ARCHITECTURES: dict[str, Config] = {
+    "convnets": ConvNetConfig(kind="residual", widths=(32, 64, 128), depths=(1, 1, 1)),
+    "vits": ViTConfig(width=128, layers=5, heads=4, patch=4),
+    "gpts": GPTConfig(width=128, layers=5, heads=4),
+}
+
+
+def source_family(network: Network) -> str:
+    """Return the family whose trained network a network takes weights from."""
+    family = network.name.partition(":")[0]
+    return family if family in ARCHITECTURES else "convnets"
+
+
+def train_source(config: InitConfig, family: str, data: Data) -> None:
+    """Train a family's network and keep it beside the results, unless it is there.
+
+    Args:
+        config: Names the folder, the batch and the number of steps.
+        family: Key of `ARCHITECTURES`.
+        data: What to train on.
+    """
+    path = _path(config, family)
+    if path.is_file():
+        return
+    architecture = ARCHITECTURES[family].replace(**data.train.settings)
+    with preserve_global_state():
+        torch.manual_seed(derive_seed(SEED, "source", family))
+        model = SAMPLERS[family].build(architecture)
+    schedule = Schedule(steps=config.source_steps, batch=config.batch, rate=RATE, tests=2)
+    run = train(model, data, schedule, SEED)
+    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"score": f"{run.scores[-1][1]:.4f}"})
+
+
+def load_source(config: InitConfig, family: str) -> tuple[ParamGraph, dict[str, Tensor]]:
+    """Return the graph and the trained parameters of a family's network."""
+    values = load_file(_path(config, family))
+    heads = {"head.weight": "classes", "gpt2.lm_head.weight": "vocabulary"}
+    settings = {key: len(values[name]) for name, key in heads.items() if name in values}
+    architecture = ARCHITECTURES[family].replace(**settings)
+    with torch.device("meta"):
+        model = SAMPLERS[family].build(architecture)
+    return cached_trace(model, SAMPLERS[family].example(architecture).to("meta")), values
+
+
+def _path(config: InitConfig, family: str) -> Path:
+    return Path(config.out) / "runs" / f"source-{family}.safetensors"

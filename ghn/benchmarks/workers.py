@@ -1,0 +1,80 @@
+"""Independent pieces of work, here, in processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from ghn.errors import ConfigError
+
+__all__ = ["run_all"]
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+
+def run_all(
+    work: Callable[[W], R], pieces: Sequence[W], jobs: int, ray: bool = False
+) -> Iterator[tuple[W, R]]:
+    """Yield each piece with its result, as they come.
+
+    Args:
+        work: Can be pickled, unless `jobs` is 1.
+        pieces: What it is called with.
+        jobs: Number of processes, each with one thread; 1 stays in this one.
+        ray: Whether a Ray cluster runs them: the one of `RAY_ADDRESS`, else a local one of `jobs`
+            processes.
+
+    Raises:
+        ConfigError: If Ray is asked for and not installed.
+    """
+    if ray:
+        return _on_ray(work, pieces, jobs)
+    if jobs == 1:
+        return ((piece, work(piece)) for piece in pieces)
+    return _in_processes(work, pieces, jobs)
+
+
+def _in_processes(work: Callable[[W], R], pieces: Sequence[W], jobs: int) -> Iterator[tuple[W, R]]:
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = {pool.submit(work, piece): piece for piece in pieces}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:  # an error or Ctrl-C: what has not begun never shall
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _on_ray(work: Callable[[W], R], pieces: Sequence[W], jobs: int) -> Iterator[tuple[W, R]]:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("a Ray cluster needs Ray: pip install 'ghn[ray]'") from error
+
+    @ray.remote(num_cpus=1)
+    def do(piece: W) -> R:
+        torch.set_num_threads(1)
+        return work(piece)
+
+    owned = not ray.is_initialized()
+    if owned and "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False)
+    elif owned:
+        ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False)
+    try:
+        waiting = {do.remote(piece): piece for piece in pieces}
+        while waiting:
+            [done], _ = ray.wait(list(waiting), num_returns=1)
+            yield waiting.pop(done), ray.get(done)
+    finally:
+        if owned:
+            ray.shutdown()
