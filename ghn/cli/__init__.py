@@ -15,7 +15,7 @@ from ghn.cli.group import Commands
 
 __all__ = ["app", "main"]
 
-Commands.late["train"] = train.build_command
+Commands.late |= {"train": train.build_command, "bench init": bench.build_init}
 
 app = typer.Typer(
     name="ghn",

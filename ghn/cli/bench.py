@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ghn.cli import flags
+from ghn.cli.group import LateCommands
 from ghn.cli.models import AsJson, CheckpointName
-from ghn.cli.output import print_json, print_table, progress_bar
+from ghn.cli.output import note, print_json, print_table, progress_bar
 
-__all__ = ["app"]
+if TYPE_CHECKING:
+    from ghn.benchmarks.init import InitResult
+
+__all__ = ["app", "build_init"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Measure this library: speed and memory.", add_completion=False
+    cls=LateCommands,
+    no_args_is_help=True,
+    help="Measure this library: starts, speed and memory.",
+    add_completion=False,
 )
 
 ModelNames = Annotated[
@@ -26,9 +34,50 @@ Picture = Annotated[
 ]
 
 
+INIT = """Train networks from several initializations on the same batches, and compare.
+
+Every run is kept in the folder of results; an interrupted benchmark goes on where it stopped.
+
+Example: ghn bench init --split test --networks 20 --out runs/bench-test
+"""
+
+
 @app.callback()
 def root() -> None:
     """Measure this library."""
+
+
+@app.command("init", help=INIT)
+def placeholder() -> None:
+    """Stand in for the command in lists of commands; `build_init` makes the real one."""
+
+
+def build_init() -> Any:
+    """Return the command with one flag for each setting, for which torch must be imported."""
+    from ghn.benchmarks.init import InitConfig
+
+    return flags.build_command("init", INIT, InitConfig, run_init, {"as_json": AsJson})
+
+
+def run_init(values: dict[str, Any]) -> None:
+    """Run the benchmark with the settings that flags give.
+
+    Args:
+        values: `as_json`, and the flags' values by parameter name.
+    """
+    from ghn.benchmarks.init import InitConfig, run_bench, save_result, summary_table
+
+    as_json = values.pop("as_json")
+    config = InitConfig.from_dict(flags.collect(InitConfig, values, {}))
+    with progress_bar("Training from each start") as ticker:
+        result: InitResult = run_bench(config, ticker)
+    files = save_result(result, Path(config.out))
+    if as_json:
+        print_json(result.to_dict())
+        return
+    columns, rows = summary_table(result)
+    print_table(f"{config.data}/{config.scored_on}, {config.steps} steps", columns, rows)
+    note(f"Results: {', '.join(str(f) for f in files)}")
 
 
 @app.command("speed")

@@ -13,6 +13,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,40 @@ import typer
 from ghn.config import Config
 from ghn.errors import ConfigError
 
-__all__ = ["collect", "parameters"]
+__all__ = ["build_command", "collect", "parameters"]
+
+
+def build_command(
+    name: str,
+    summary: str,
+    config: type[Config],
+    run: Callable[[dict[str, Any]], None],
+    further: Mapping[str, Any],
+) -> Any:
+    """Return a command with one flag for each setting.
+
+    Args:
+        name: Of the command.
+        summary: Its help.
+        config: Where the settings are.
+        run: Called with the flags' values by parameter name.
+        further: Names and annotations of flags beside them; None by default.
+    """
+
+    def command(**values: Any) -> None:
+        run(values)
+
+    own = [
+        inspect.Parameter(flag, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for flag, annotation in further.items()
+    ]
+    signature = inspect.Signature([*own, *parameters(config)])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    app = typer.Typer(
+        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    app.command(name=name, help=summary)(command)
+    return typer.main.get_command(app)
 
 
 def parameters(config: type[Config]) -> list[inspect.Parameter]:

@@ -17,14 +17,15 @@ from typer.core import TyperGroup
 from ghn.cli.output import note
 from ghn.errors import GHNError
 
-__all__ = ["Commands"]
+__all__ = ["Commands", "LateCommands"]
 
 
-class Commands(TyperGroup):
-    """The root of all commands.
+class LateCommands(TyperGroup):
+    """A group of commands, some of which are built when they are called.
 
     Attributes:
-        late: Names of commands whose flags need heavy imports, and functions that build them.
+        late: Names of commands whose flags need heavy imports, with those of the groups that they
+            are in, such as `"bench init"`, and functions that build them.
     """
 
     late: ClassVar[dict[str, Any]] = {}
@@ -32,9 +33,16 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command to run; a late one is built now, so that `ghn --help` stays quick."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name in self.late:
-            command = self.late[name]()
-        return name, command, rest
+        path, context = [name], ctx
+        while context.parent is not None:
+            path.insert(0, context.info_name)
+            context = context.parent
+        build = self.late.get(" ".join(map(str, path)))
+        return name, build() if build else command, rest
+
+
+class Commands(LateCommands):
+    """The root of all commands."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command and turn this library's errors into messages."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import tomllib
 from pathlib import Path
@@ -33,24 +32,10 @@ def build_command() -> Any:
     """Return the command with one flag for each setting, for which torch must be imported."""
     from ghn.training import TrainConfig
 
-    def train(**values: Any) -> None:
-        run(values)
-
-    file = inspect.Parameter(
-        "config",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            Path | None, typer.Option("--config", help="TOML file of settings; flags go first.")
-        ],
-    )
-    signature = inspect.Signature([file, *flags.parameters(TrainConfig)])
-    train.__signature__ = signature  # type: ignore[attr-defined]
-    app = typer.Typer(
-        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
-    )
-    app.command(name="train", help=SUMMARY)(train)
-    return typer.main.get_command(app)
+    file = Annotated[
+        Path | None, typer.Option("--config", help="TOML file of settings; flags go first.")
+    ]
+    return flags.build_command("train", SUMMARY, TrainConfig, run, {"config": file})
 
 
 def run(values: dict[str, Any]) -> None:

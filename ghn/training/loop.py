@@ -90,7 +90,7 @@ class Trainer:
             self.ghn = GHN(config.ghn.replace(modality=config.modality))
         self.ghn.to(self.accelerator.device)
         self.optimizer = torch.optim.AdamW(
-            self.ghn.parameters(), lr=config.lr, weight_decay=config.weight_decay, foreach=True
+            self.ghn.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.average = {k: v.detach().clone() for k, v in self.ghn.named_parameters()}
         self.pool = TargetPool(

@@ -3,5 +3,13 @@
 from ghn.benchmarks.init.bench import run_bench
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
+from ghn.benchmarks.init.tables import save_result, summary_table
 
-__all__ = ["InitConfig", "InitResult", "NetworkResult", "run_bench"]
+__all__ = [
+    "InitConfig",
+    "InitResult",
+    "NetworkResult",
+    "run_bench",
+    "save_result",
+    "summary_table",
+]

@@ -29,7 +29,7 @@ from ghn.io import write_json
 from ghn.rng import make_generator
 from ghn.training.tasks import ImageTask, Task, TextTask
 
-__all__ = ["run_bench"]
+__all__ = ["run_bench", "runs_folder"]
 
 CHOICE_SEED = 0
 WIDENINGS = 2
@@ -189,12 +189,17 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
 
 def _path(config: InitConfig, trial: Trial) -> Path:
     name = hashlib.blake2b(repr(trial).encode(), digest_size=8).hexdigest()
-    return Path(config.out) / "runs" / f"{name}.json"
+    return runs_folder(config) / f"{name}.json"
+
+
+def runs_folder(config: InitConfig) -> Path:
+    """Return the folder of single runs."""
+    return Path(config.out) / "runs"
 
 
 def _claim(config: InitConfig) -> None:
     """Write the settings of a run, or check that the folder's are the same."""
-    path = Path(config.out) / "runs" / "settings.json"
+    path = runs_folder(config) / "settings.json"
     keys = ("data", "scored_on", "source_steps", "steps", "batch", "context", "scored", "tests")
     wanted = {key: value for key, value in config.to_dict().items() if key in keys}
     if not path.is_file():

@@ -8,7 +8,10 @@ from ghn.benchmarks.init.networks import SPLITS
 from ghn.config import Config
 from ghn.errors import ConfigError
 
-__all__ = ["InitConfig"]
+__all__ = ["STARTS", "InitConfig"]
+
+STARTS = ("default", "orthogonal", "lsuv", "trained", "ghn")
+"""Kinds of initializations; `ghn` may name a checkpoint, after a colon."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,11 @@ class InitConfig(Config):
             raise ConfigError(f"scored_on must be 'val' or 'test', got {self.scored_on!r}")
         if len(set(self.starts)) != len(self.starts) or len(self.starts) < 2:
             raise ConfigError(f"starts must be at least two different ones, got {self.starts}")
+        for start in self.starts:
+            kind, _, rest = start.partition(":")
+            if kind not in STARTS or (rest and kind != "ghn"):
+                known = ", ".join(STARTS)
+                raise ConfigError(f"unknown start {start!r}; known: {known}, ghn:CHECKPOINT")
         if not self.rates or min(self.rates) <= 0 or not self.seeds:
             raise ConfigError("the benchmark needs positive learning rates, and seeds")
         sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs)

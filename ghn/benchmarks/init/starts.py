@@ -25,13 +25,11 @@ from ghn.benchmarks.init.networks import Network
 from ghn.benchmarks.init.sources import load_source, source_family
 from ghn.benchmarks.init.transplant import transplant
 from ghn.engine import predict_params
-from ghn.errors import ConfigError
 from ghn.graphs import cached_trace
 from ghn.rng import make_generator
 
 __all__ = ["initialize"]
 
-STARTS = ("default", "orthogonal", "lsuv", "trained", "ghn")
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 LSUV_ROUNDS, LSUV_TOLERANCE = 5, 0.1
 
@@ -43,7 +41,7 @@ def initialize(
 
     Args:
         model: With its own initialization.
-        start: Name of the start.
+        start: Name of the start, which `InitConfig` has checked.
         network: What the model is.
         inputs: A training batch, for starts that look at data.
         seed: For starts that draw.
@@ -51,13 +49,8 @@ def initialize(
 
     Returns:
         What there is to say of it, as JSON types.
-
-    Raises:
-        ConfigError: If there is no such start.
     """
     kind, _, checkpoint = start.partition(":")
-    if kind not in STARTS:
-        raise ConfigError(f"unknown start {start!r}; known: {', '.join(STARTS)}, ghn:CHECKPOINT")
     if kind == "ghn":
         return _predict(model, network, checkpoint or None, seed)
     if kind == "trained":

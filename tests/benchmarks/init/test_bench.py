@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ghn.benchmarks.init import InitConfig, bench, run_bench, save_result
+from ghn.errors import ConfigError
+
+MODELS = ("vits:0:test", "convnets:1:test")
+
+
+def config(out, **changes) -> InitConfig:
+    settings = {
+        "models": MODELS,
+        "data": "digits",
+        "steps": 4,
+        "batch": 8,
+        "rates": (1e-3, 3e-3),
+        "seeds": (1, 2),
+        "scored": 40,
+        "tests": 2,
+        "jobs": 1,
+        "source_steps": 2,
+    }
+    return InitConfig(out=str(out), **{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench")
+    return config(out), run_bench(config(out))
+
+
+def test_every_network_runs_from_every_start_with_every_seed(finished):
+    _, result = finished
+
+    assert [n.name for n in result.networks] == list(MODELS)
+    for network in result.networks:
+        assert set(network.runs) == {"default", "ghn"}
+        assert all(len(runs) == 2 for runs in network.runs.values())
+        assert all(len(network.tried[start]) >= 2 for start in network.runs)
+        assert all(
+            network.rates[start] == min(losses, key=losses.get)
+            for start, losses in network.tried.items()
+        )
+    assert result.networks[0].notes["ghn"]["predicted"] > 10
+
+
+def test_a_finished_benchmark_trains_nothing_again(finished, monkeypatch):
+    settings, result = finished
+    monkeypatch.setattr(bench, "run_trial", lambda *_: pytest.fail("trained again"))
+
+    again = run_bench(settings)
+
+    assert again.to_dict()["networks"] == result.to_dict()["networks"]
+
+
+def test_a_lost_run_is_made_again_with_the_same_bits(finished):
+    settings, _ = finished
+    files = sorted(path for path in bench.runs_folder(settings).glob("*.json"))
+    lost = next(f for f in files if f.name != "settings.json")
+    before = lost.read_text()
+    lost.unlink()
+
+    run_bench(settings)
+
+    assert json.loads(lost.read_text())["run"] == json.loads(before)["run"]
+
+
+def test_results_of_other_settings_are_not_mixed(finished):
+    settings, _ = finished
+
+    with pytest.raises(ConfigError, match="steps"):
+        run_bench(settings.replace(steps=5))
+
+
+def test_the_files_say_what_was_measured(finished, tmp_path):
+    _, result = finished
+
+    files = save_result(result, tmp_path)
+
+    text = (tmp_path / "result.md").read_text()
+    assert all(f.is_file() for f in files)
+    assert "ghn bench init" in text
+    assert all(name in text for name in MODELS)
+    assert json.loads((tmp_path / "result.json").read_text())["config"]["steps"] == 4
+
+
+def test_all_starts_are_fit_to_run(tmp_path):
+    settings = config(
+        tmp_path,
+        models=MODELS[:1],
+        starts=("default", "orthogonal", "lsuv", "trained", "ghn:vision-cifar10"),
+        rates=(1e-3,),
+        seeds=(1,),
+        steps=2,
+    )
+
+    result = run_bench(settings)
+
+    first = [result.networks[0].runs[start][0].losses[0] for start in settings.starts]
+    assert len(set(first)) == len(first)  # five different starts
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"starts": ("default", "magic")}, "unknown start 'magic'"),
+        ({"seeds": (0, 1)}, "seed 0"),
+        ({"models": ("vits:x",)}, "names no network"),
+        ({"models": ("vits:0:test", "gpts:0:test")}, "all read images, or all read text"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_runs(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        run_bench(config(tmp_path, **changes))

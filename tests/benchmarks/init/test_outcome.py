@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ghn.benchmarks.compare import Run
+from ghn.benchmarks.init.outcome import NetworkResult, bootstrap, steps_to
+
+
+def network(metric: str = "accuracy", **finals: list[float]) -> NetworkResult:
+    """A network whose starts go in a straight line from 0 to each seed's final score."""
+    runs = {
+        start: [Run([1.0], [(0, 0.0), (100, value)]) for value in values]
+        for start, values in finals.items()
+    }
+    rates = dict.fromkeys(finals, 1e-3)
+    return NetworkResult("n", "g", 10, metric, rates, {}, runs, {})
+
+
+def test_a_curve_meets_a_goal_between_two_scores():
+    curve = [(0, 0.1), (100, 0.3), (200, 0.4)]
+
+    assert steps_to(curve, 0.2, 1.0) == pytest.approx(50.0)
+    assert steps_to(curve, 0.1, 1.0) == 0
+    assert steps_to(curve, 0.5, 1.0) == math.inf
+    assert steps_to([(0, 8.0), (10, 4.0)], 6.0, -1.0) == pytest.approx(5.0)
+
+
+def test_the_interval_holds_the_mean_and_narrows_with_agreement():
+    low, high = bootstrap([0.1, 0.2, 0.3, 0.4])
+    assert 0.1 < low < 0.25 < high < 0.4
+
+    assert bootstrap([0.2, 0.2, 0.2]) == pytest.approx((0.2, 0.2))
+
+
+def test_seeds_that_agree_make_a_win_and_seeds_that_do_not_make_a_tie():
+    assert network(a=[0.3, 0.3, 0.3], b=[0.4, 0.5, 0.45]).gain("b", "a").verdict == "win"
+    assert network(a=[0.3, 0.3, 0.3], b=[0.2, 0.4, 0.3]).gain("b", "a").verdict == "tie"
+
+    behind = network(a=[0.30, 0.30], b=[0.295, 0.294]).gain("b", "a")
+
+    assert behind.verdict == "loss"
+    assert not behind.worse  # by half a point
+    assert network(a=[0.3, 0.3], b=[0.27, 0.28]).gain("b", "a").worse
+
+
+def test_fewer_bits_are_a_gain():
+    gain = network("bits per byte", a=[3.0, 3.0], b=[2.5, 2.6]).gain("b", "a")
+
+    assert gain.mean == pytest.approx(0.45)
+    assert gain.verdict == "win"
+
+
+def test_reach_is_where_the_mean_curve_meets_the_others_end():
+    gain = network(a=[0.2, 0.2], b=[0.4, 0.4]).gain("b", "a")
+
+    assert gain.reach == pytest.approx(0.5)
