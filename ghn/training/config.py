@@ -22,6 +22,8 @@ class TrainConfig(Config):
     Attributes:
         out: Folder of checkpoints, log and settings; an interrupted run found there is resumed.
         data: Name of the training data; see `ghn.data.load_images` and `ghn.data.load_text`.
+        start: Checkpoint that the run begins with, in place of fresh weights: the name of an
+            embedded one, a folder or a hub id; empty for none. `ghn` is then the checkpoint's.
         split: Their split: `"fit"` keeps images back for choices, `"train"` uses all, so that
             only the `"test"` images are left to evaluate on.
         context: Tokens of an excerpt, for text.
@@ -55,6 +57,7 @@ class TrainConfig(Config):
 
     out: str = "runs/train"
     data: str = "cifar10"
+    start: str = ""
     split: str = "fit"
     context: int = 256
     vocabulary: int = 256

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ghn.engine.hypernet import GHN
+from ghn.engine.hypernet import GHN, GHNConfig
 from ghn.errors import ConfigError
 from ghn.io import write_json, write_text
 from ghn.rng import derive_seed, make_generator, preserve_global_state
@@ -85,10 +85,7 @@ class Trainer:
             project_dir=config.out,
         )
         self.task = make_task(config, config.split)
-        with preserve_global_state():
-            torch.manual_seed(derive_seed(config.seed, "init"))
-            self.ghn = GHN(config.ghn.replace(modality=config.modality))
-        self.ghn.to(self.accelerator.device)
+        self.ghn = _begin(config).to(self.accelerator.device)
         self.optimizer = torch.optim.AdamW(
             self.ghn.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -216,6 +213,27 @@ class Trainer:
             ghn = GHN(self.ghn.config).to(self.accelerator.device)
         ghn.load_state_dict({**self.ghn.state_dict(), **self.average})
         return ghn.eval().requires_grad_(False)
+
+
+def _begin(config: TrainConfig) -> GHN:
+    """Return a fresh hypernetwork, or the one that the run begins with."""
+    if not config.start:
+        with preserve_global_state():
+            torch.manual_seed(derive_seed(config.seed, "init"))
+            return GHN(config.ghn.replace(modality=config.modality))
+    ghn = GHN.from_pretrained(config.start)
+    given = config.ghn.replace(modality=config.modality, support=ghn.config.support)
+    if config.ghn != GHNConfig() and given != ghn.config:
+        raise ConfigError(
+            f"start={config.start!r} has other settings than ghn: {ghn.config} is not {given}; "
+            "leave ghn out"
+        )
+    if ghn.config.modality != config.modality:
+        raise ConfigError(
+            f"start={config.start!r} writes networks for {ghn.config.modality}, the families "
+            f"{config.families} are for {config.modality}"
+        )
+    return ghn.train().requires_grad_(True)
 
 
 def train(

@@ -206,3 +206,28 @@ def test_an_untrained_hypernetwork_scores_about_chance(config):
     assert 0.0 <= result.by_family()["all"] < 0.35
     assert {s.family for s in result.scores} == {"convnets", "vits"}
     assert set(result.by_norm()) <= {"batch", "group", "layer", "none"}
+
+
+def test_a_run_may_begin_with_the_weights_of_a_checkpoint(config, tmp_path):
+    first = Trainer(config)
+    first.averaged().save_pretrained(tmp_path / "start")
+
+    second = Trainer(config.replace(start=str(tmp_path / "start"), out=str(tmp_path / "second")))
+
+    for name, value in first.ghn.named_parameters():
+        assert torch.equal(second.ghn.get_parameter(name), value)
+    step(second)
+    assert second.skipped == 0
+    assert any(not torch.equal(value, state(second)[name]) for name, value in state(first).items())
+
+
+def test_a_start_of_other_sizes_or_for_other_inputs_is_refused(config, tmp_path):
+    Trainer(config).averaged().save_pretrained(tmp_path / "start")
+    start = str(tmp_path / "start")
+
+    with pytest.raises(ConfigError, match="leave ghn out"):
+        Trainer(config.replace(start=start, ghn=SMALL.replace(spread=2.0)))
+    (tmp_path / "a.txt").write_text("abc " * 2000)
+    text = {"families": ("gpts",), "shares": (1.0,), "data": str(tmp_path / "a.txt"), "context": 16}
+    with pytest.raises(ConfigError, match="for vision"):
+        Trainer(config.replace(start=start, ghn=GHNConfig(), **text))
