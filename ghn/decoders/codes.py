@@ -152,10 +152,13 @@ class CodeBook:
         return self._once((sizes, role), lambda: self._make_positions(sizes, role))
 
     def _make_positions(self, sizes: tuple[int, ...], role: str) -> Tensor:
+        if role == "token" and math.prod(sizes) <= MAX_TOKENS:
+            return _unit(self.codes.token[: math.prod(sizes)])
         tokens, features = position_features(sizes, role)
         codes = self.codes.position(features.to(self.codes.token))
-        if len(codes) > 1:
-            # What all positions share is no code: without it they differ from the start.
+        if len(codes) > 2:
+            # What all positions share is no code: without it they differ from the start. Of two,
+            # it would leave opposites, and a table of rank 1.
             codes = codes - codes.mean(0)
         return _unit(torch.cat([self.codes.token[:tokens], codes]))
 

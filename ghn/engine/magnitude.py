@@ -9,7 +9,7 @@ where s = 1, so that the decoder keeps a bounded say:
 | weight, recurrent weight, direction, lora_a | (v / s) g size, see below |
 | lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 |
 | table, position, token, others | (v / s) g 0.02, spread ** 3 for spread |
-| bias, recurrent bias | (v / s) g 0.02 |
+| bias, recurrent bias | (v / s) g 0.015 |
 | bias of a normalisation | (v / s) g 0.05 |
 | gain, scale | 2 sigmoid(v / 2) |
 | layer scale: a scale of channels that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) |
@@ -27,25 +27,28 @@ geometric mean of fan-in and fan-out, and the first that fits:
 - the first layer, on the input: sqrt(1 / (6 fan_in));
 - layers of averages over all positions (squeeze-excite): sqrt(3 / (4 m)), and sqrt(3 / m) where
   what was averaged is rectified;
-- layers before a batch norm, which undoes their size in training: sqrt(1 / m), so that a signal
-  also gets through before statistics are known; depthwise ones sqrt(4 / m); g is 1 here;
-- other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks with layer norm
-  sqrt(1 / (10 fan_in));
+- layers before a batch or group norm, which undoes their size in training: sqrt(1 / m), so that a
+  signal also gets through before statistics are known; depthwise ones sqrt(4 / m); g is 1 here;
+- other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks of layer norms
+  sqrt(1 / (20 fan_in));
 - linear layers, and convolutions like them (pointwise, ungrouped): sqrt(1 / (5 fan_in)), in
-  networks with layer norm its geometric mean with 0.01;
+  networks of layer norms, and of linear layers wherever there is one, its geometric mean with 0.01,
+  unless they read fewer than 8 columns;
 - other convolutions: sqrt(1 / (2 m)).
 
 Parameters of an operator that ends a residual branch, biases of layers excepted, are multiplied by
-1 / sqrt(number of residual branches), 1/8 at least: activations then stay bounded at any depth,
-also where no batch statistics normalise them. Weights of a network with layer norm need that not:
-what enters its branches is normalised.
+1 / sqrt(number of residual branches), 1/3 at least: activations then stay bounded at any depth,
+also where no batch statistics normalise them. Weights of a network of layer norms (it has more of
+them than batch norms) need that not: what enters its branches is normalised. Weights before a layer
+scale are multiplied by 0.3, since networks that have them also tend to start their branches small.
 
 Channels that share codes are not independent: C of them carry signals of r dimensions, the size of
-the codes, each C / r times over. Straight from a layer, with nothing but normalisations and sums
-between, all of a signal is of this kind, as are averages over positions; weights that read it by
-codes of r numbers are divided by sqrt(C / r). A rectifier or a product of channels breaks some of
-it up: by (C / r)^(1/4) then. Tiled weights, whose channels repeat exactly, are divided by
-sqrt(C / r) for a block of r channels in both cases.
+the codes, each C / r times over. Straight from a layer, with nothing but normalisations, sums and
+averages by attention between, all of a signal is of this kind; weights that read it by codes of r
+numbers are divided by sqrt(C / r). A rectifier, a product of channels or an average over all
+positions breaks some of it up: by (C / r)^(1/4) then. Weights that read something else than the
+channels of the layer before, such as positions, are left as they are. Tiled weights, whose channels
+repeat exactly, are divided by sqrt(C / r) for a block of r channels in both cases.
 
 Source: fan-in scaling, sigmoid gains and small biases after Knyazev et al. 2021 and 2023 (GHN-2,
 arXiv 2110.13100; GHN-3, arXiv 2303.04143). Exact sizes, the bounded say, the factors on residual
@@ -71,12 +74,16 @@ __all__ = ["Rule", "apply_magnitude", "magnitude_rules"]
 
 K = TypeVar("K", bound=Hashable)
 
-SMALL = 0.02
+SMALL = 0.015
+TABLE = 0.02
 WIDE = 3
 ADAPTER = 0.1
 NORM_BIAS = 0.05
 LAYER_SCALE = 3e-6
-MOST_BRANCHES = 64  # with more, a last gain would leave a branch next to nothing
+# With more, a last gain would leave a branch next to nothing; with less, signals grow with depth.
+MOST_BRANCHES = 9
+BEFORE_LAYER_SCALE = 0.3
+FEW = 8  # columns: coordinates, say
 _MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
 _FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
 _BIASES = frozenset({"bias", "recurrent_bias"})
@@ -110,6 +117,7 @@ def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
     if "magnitude" not in graph.memo:
         facts = signal_facts(graph)
         branches = residual_branch_ends(graph)
+        before_scale = _before_layer_scales(graph, branches)
         directions = {s.node: s for s in graph.specs.values() if s.role == "direction"}
         rules = {}
         for name, spec in graph.specs.items():
@@ -118,6 +126,8 @@ def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
             rule = _rule(spec, node, size, directions.get(spec.node), facts)
             if spec.node in branches:
                 rule = _at_branch_end(rule, spec, node, branches[spec.node], facts)
+            elif spec.node in before_scale and spec.role in _MATRICES:
+                rule = dataclasses.replace(rule, size=BEFORE_LAYER_SCALE * rule.size)
             rules[name] = rule
         graph.memo["magnitude"] = rules
     return graph.memo["magnitude"]
@@ -135,25 +145,27 @@ def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
     if pooled := facts.pooled.get(spec.node):
         return math.sqrt((3 if pooled == "rectified" else 0.75) / mean_fan)
     depthwise = node.op == "depthwise_conv"
-    if spec.node in facts.batch_normed:
+    if spec.node in facts.renormed:
         return math.sqrt((4 if depthwise else 1) / mean_fan)
+    layer_normed = facts.layer_norms > facts.batch_norms
     if depthwise:
-        return math.sqrt((0.1 if facts.layer_normed else 0.4) / fan_in)
+        return math.sqrt((0.05 if layer_normed else 0.4) / fan_in)
     like_linear = math.prod(spec.sizes("k")) == node.attributes.get("groups", 1) == 1
     if node.op.startswith("conv") and not like_linear:
         return math.sqrt(0.5 / mean_fan)
     size = math.sqrt(1 / (5 * fan_in))
-    return math.sqrt(0.01 * size) if facts.layer_normed else size
+    like_transformers = layer_normed or (node.op == "linear" and facts.layer_norms > 0)
+    return math.sqrt(0.01 * size) if like_transformers and fan_in >= FEW else size
 
 
 def _rule(
     spec: ParamSpec, node: Node, size: float, direction: ParamSpec | None, facts: SignalFacts
 ) -> Rule:
     if spec.role in _MATRICES:
-        say = 0 if spec.node in facts.batch_normed else 1
-        if "i" not in spec.axes or spec.stem:
+        say = 0 if spec.node in facts.renormed else 1
+        if "i" not in spec.axes or spec.stem or spec.node in facts.crossed:
             return Rule("sized", size, say)
-        aligned = spec.node in facts.aligned or (spec.node in facts.pooled and not spec.head)
+        aligned = spec.node in facts.aligned and spec.node not in facts.pooled
         return Rule("sized", size, say, "aligned" if aligned else "mixed")
     if spec.role in _FACTORS:
         factor = 0.25 if spec.role == "slope" else 1.0
@@ -165,7 +177,13 @@ def _rule(
         return Rule("sized", NORM_BIAS if node.op in NORMS else SMALL)
     if spec.fan_in:
         return Rule("sized", ADAPTER * math.sqrt(1.0 / spec.fan_in))
-    return Rule("sized", SMALL, WIDE)
+    return Rule("sized", TABLE, WIDE)
+
+
+def _before_layer_scales(graph: ParamGraph, branches: Mapping[int, int]) -> set[int]:
+    """Return the operators that layer scales at the ends of branches read."""
+    scales = {index for index in branches if graph.nodes[index].op == "mul"}
+    return {start for start, end in graph.edges if end in scales}
 
 
 def _at_branch_end(
@@ -173,7 +191,7 @@ def _at_branch_end(
 ) -> Rule:
     if spec.role == "scale" and node.op == "mul" and spec.numel > 1:
         return dataclasses.replace(rule, size=LAYER_SCALE)
-    unscaled = facts.layer_normed and spec.role in _MATRICES
+    unscaled = facts.layer_norms > facts.batch_norms and spec.role in _MATRICES
     if unscaled or (spec.role in _BIASES and node.op not in NORMS):
         return rule
     return dataclasses.replace(rule, size=rule.size / math.sqrt(min(branches, MOST_BRANCHES)))

@@ -6,6 +6,7 @@ All of it is answered from operators and edges alone, in one pass over the graph
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from ghn.graphs.graph import Node, ParamGraph
 
@@ -18,8 +19,13 @@ NORMS = frozenset(
     {"batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm", "l2_norm"}
 )
 # These keep what channels have in common: sums and averages of channels with themselves.
-_PASSES = NORMS | {"add", "concat", "pad", "avg_pool", "mean", "roll", "matmul", "interpolate"}
+_PASSES = NORMS | {
+    *("add", "concat", "pad", "avg_pool", "mean", "roll", "matmul", "attention", "interpolate"),
+}
+# These hand channels on one by one: a norm behind them is a norm of what they read.
+_HANDS_ON = frozenset({"concat", "pad", "roll"})
 _MIXERS = frozenset({"conv", "conv_transpose", "linear", "embedding"})
+_KEEPS_WIDTH = NORMS | _RELU_LIKE | {"add", "pad", "avg_pool", "max_pool", "mean", "roll"}
 _LAYERS = frozenset({"conv", "depthwise_conv", "conv_transpose", "linear"})
 # A product scales with its data input; what these emit is bounded whatever they read.
 _GATES = frozenset({"sigmoid", "hard_sigmoid", "softmax", "tanh"})
@@ -41,17 +47,22 @@ class SignalFacts:
     """What is known of the signals that operators read and emit; node indices.
 
     Attributes:
-        aligned: Read channels straight from a layer: normalisations and sums at most between.
+        aligned: Read channels straight from a layer: normalisations, sums and averages at most
+            between.
+        crossed: Read something else than the channels of the layer before, such as positions.
         pooled: Layers that read averages over all positions, or what became of them:
             `"rectified"` if the averages are of a rectified signal, else `"plain"`.
-        batch_normed: Their output goes into a batch norm.
-        layer_normed: Whether the network has layer or RMS norms.
+        renormed: Their output goes into a batch or group norm, which undoes its size.
+        layer_norms: Number of layer and RMS norms.
+        batch_norms: Number of batch norms.
     """
 
     aligned: frozenset[int]
+    crossed: frozenset[int]
     pooled: dict[int, str]
-    batch_normed: frozenset[int]
-    layer_normed: bool
+    renormed: frozenset[int]
+    layer_norms: int
+    batch_norms: int
 
 
 def signal_facts(graph: ParamGraph) -> SignalFacts:
@@ -64,8 +75,9 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
         sources = before[index]
         inputs = {pooled[u] for u in sources}
         layer = node.op in _MIXERS
+        mixed = [u for u in sources if graph.nodes[u].op not in _GATES] or sources
         linear[index] = layer or (
-            node.op in _PASSES and bool(sources) and all(linear[u] for u in sources)
+            node.op in _PASSES and bool(sources) and all(linear[u] for u in mixed)
         )
         rectified[index] = node.op in _RELU_LIKE or (
             not layer and node.op not in NORMS and any(rectified[u] for u in sources)
@@ -76,13 +88,47 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
             if layer:
                 readers[index] = max(inputs)
             pooled[index] = "plain" if layer else max(inputs)
-    edges = [(u, graph.nodes[v].op) for u, v in graph.edges]
+    crossed = _crossed(graph, before)
     return SignalFacts(
-        aligned=frozenset(v for v in range(count) if any(linear[u] for u in before[v])),
+        aligned=frozenset(
+            v for v in range(count) if v not in crossed and any(linear[u] for u in before[v])
+        ),
+        crossed=crossed,
         pooled=readers,
-        batch_normed=frozenset(u for u, op in edges if op == "batch_norm"),
-        layer_normed=any(node.op in ("layer_norm", "rms_norm") for node in graph.nodes),
+        renormed=_renormed(graph, before),
+        layer_norms=sum(node.op in ("layer_norm", "rms_norm") for node in graph.nodes),
+        batch_norms=sum(node.op == "batch_norm" for node in graph.nodes),
     )
+
+
+def _crossed(graph: ParamGraph, before: list[list[int]]) -> frozenset[int]:
+    """Find linear layers whose inputs are not as many as the channels that reach them."""
+    made: dict[int, int] = {}
+    wanted: dict[int, set[int]] = {}
+    for spec in graph.specs.values():
+        channels = spec.sizes("o")
+        if channels and spec.role in ("weight", "gain", "direction"):
+            made[spec.node] = math.prod(channels)
+        if spec.fan_in:
+            wanted.setdefault(spec.node, set()).add(spec.fan_in)
+    channels_of, found = [0] * len(graph.nodes), set()
+    for index, node in enumerate(graph.nodes):
+        reaching = {channels_of[u] for u in before[index]}
+        channels_of[index] = made.get(index, max(reaching, default=0) * (node.op in _KEEPS_WIDTH))
+        known = len(reaching) == 1 and 0 not in reaching
+        if node.op == "linear" and known and wanted.get(index, reaching) != reaching:
+            found.add(index)
+    return frozenset(found)
+
+
+def _renormed(graph: ParamGraph, before: list[list[int]]) -> frozenset[int]:
+    """Find operators whose output such a norm reads, straight or behind a concatenation."""
+    found: set[int] = set()
+    for index in reversed(range(len(graph.nodes))):
+        node = graph.nodes[index]
+        if node.op in ("batch_norm", "group_norm") or (node.op in _HANDS_ON and index in found):
+            found |= set(before[index])
+    return frozenset(found)
 
 
 def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
@@ -92,7 +138,8 @@ def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
     shortcut), or if both come from one operator nearby and one of them passed at most one
     convolution or linear layer and the other more (a projection shortcut). The branch ends in the
     last operator before the sum that has a weight, a gain or a scale. Branches without such an
-    operator, or whose last one is undone by a normalisation without a gain, do not count.
+    operator, or whose last one is undone by a normalisation without a gain, do not count; nor do
+    sums that nothing but a batch norm reads.
 
     Returns:
         Node index of each branch end, with the number of residual branches in the whole network.
@@ -101,14 +148,22 @@ def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
     above = _ancestors(before)
     ends: set[int] = set()
     count = 0
+    undone = _read_by_batch_norm_alone(graph)
     for index, node in enumerate(graph.nodes):
-        if node.op != "add" or len(before[index]) < 2:
+        if node.op != "add" or len(before[index]) < 2 or index in undone:
             continue
         for tip, start in _branches(graph.nodes, before, index, above):
             found = _last_scaling(graph.nodes, before, above, tip, start)
             count += bool(found)
             ends |= found
     return dict.fromkeys(sorted(ends), count)
+
+
+def _read_by_batch_norm_alone(graph: ParamGraph) -> set[int]:
+    readers: dict[int, list[str]] = {}
+    for start, end in graph.edges:
+        readers.setdefault(start, []).append(graph.nodes[end].op)
+    return {index for index, ops in readers.items() if ops == ["batch_norm"]}
 
 
 def _ancestors(before: list[list[int]]) -> list[int]:

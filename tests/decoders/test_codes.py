@@ -74,3 +74,12 @@ def test_column_codes_have_unit_root_mean_square_and_differ(parameter, count):
 
     torch.testing.assert_close(codes.square().mean(1), torch.ones(count), rtol=0, atol=1e-3)
     assert len(codes.unique(dim=0)) == count
+
+
+@pytest.mark.parametrize(
+    ("count", "role"), [(2, "token"), (3, "token"), (4, "token"), (2, "position")]
+)
+def test_a_few_tokens_are_not_multiples_of_one_another(count, role):
+    codes = book().cols(spec((1, count, 4), "1to", role), count)
+
+    assert torch.linalg.matrix_rank(codes) >= min(count, 3)
