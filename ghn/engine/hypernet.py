@@ -50,7 +50,7 @@ class GHNConfig(Config):
         default_factory=LowRankDecoderConfig
     )
     modality: str = "vision"
-    spread: float = 1.5
+    spread: float = 1.25
     support: Support = dataclasses.field(default_factory=Support)
     operators: int = len(OPERATORS)
 

@@ -8,7 +8,7 @@ where s = 1, so that the decoder keeps a bounded say:
 |---|---|
 | weight, recurrent weight, direction, lora_a | (v / s) g size, see below |
 | lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 |
-| table, position, token, others | (v / s) g 0.02, spread ** 3 for spread |
+| table, position, token, others | (v / s) g 0.02, spread ** 5 for spread |
 | bias, recurrent bias | (v / s) g 0.015 |
 | bias of a normalisation | (v / s) g 0.05 |
 | gain, scale | 2 sigmoid(v / 2) |
@@ -26,29 +26,30 @@ geometric mean of fan-in and fan-out, and the first that fits:
 - the layer that emits the output: sqrt(1 / (4 fan_in)), so that untrained logits are not confident;
 - the first layer, on the input: sqrt(1 / (6 fan_in));
 - layers of averages over all positions (squeeze-excite): sqrt(3 / (4 m)), and sqrt(3 / m) where
-  what was averaged is rectified;
+  what was averaged is rectified; g is 1 here;
 - layers before a batch or group norm, which undoes their size in training: sqrt(1 / m), so that a
   signal also gets through before statistics are known; depthwise ones sqrt(4 / m); g is 1 here;
 - other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks of layer norms
-  sqrt(1 / (20 fan_in));
+  sqrt(1 / (25 fan_in));
 - linear layers, and convolutions like them (pointwise, ungrouped): sqrt(1 / (5 fan_in)), in
   networks of layer norms, and of linear layers wherever there is one, its geometric mean with 0.01,
-  unless they read fewer than 8 columns;
+  unless they read fewer than 4 columns;
 - other convolutions: sqrt(1 / (2 m)).
 
 Parameters of an operator that ends a residual branch, biases of layers excepted, are multiplied by
 1 / sqrt(number of residual branches), 1/3 at least: activations then stay bounded at any depth,
 also where no batch statistics normalise them. Weights of a network of layer norms (it has more of
-them than batch norms) need that not: what enters its branches is normalised. Weights before a layer
-scale are multiplied by 0.3, since networks that have them also tend to start their branches small.
+them than batch norms), and of linear layers where there is one, need that not: what enters their
+branches is normalised. Weights before a layer scale are multiplied by 0.4, since networks that have
+them also tend to start their branches small.
 
 Channels that share codes are not independent: C of them carry signals of r dimensions, the size of
 the codes, each C / r times over. Straight from a layer, with nothing but normalisations, sums and
-averages by attention between, all of a signal is of this kind; weights that read it by codes of r
-numbers are divided by sqrt(C / r). A rectifier, a product of channels or an average over all
-positions breaks some of it up: by (C / r)^(1/4) then. Weights that read something else than the
-channels of the layer before, such as positions, are left as they are. Tiled weights, whose channels
-repeat exactly, are divided by sqrt(C / r) for a block of r channels in both cases.
+averages between, all of a signal is of this kind; weights that read it by codes of r numbers are
+divided by sqrt(C / r). A rectifier or a product of channels breaks some of it up: by (C / r)^(1/4)
+then. Weights that read something else than the channels of the layer before, such as positions, are
+left as they are. Tiled weights, whose channels repeat exactly, are divided by sqrt(C / r) for a
+block of r channels in both cases.
 
 Source: fan-in scaling, sigmoid gains and small biases after Knyazev et al. 2021 and 2023 (GHN-2,
 arXiv 2110.13100; GHN-3, arXiv 2303.04143). Exact sizes, the bounded say, the factors on residual
@@ -76,14 +77,14 @@ K = TypeVar("K", bound=Hashable)
 
 SMALL = 0.015
 TABLE = 0.02
-WIDE = 3
+WIDE = 5
 ADAPTER = 0.1
 NORM_BIAS = 0.05
 LAYER_SCALE = 3e-6
 # With more, a last gain would leave a branch next to nothing; with less, signals grow with depth.
 MOST_BRANCHES = 9
-BEFORE_LAYER_SCALE = 0.3
-FEW = 8  # columns: coordinates, say
+BEFORE_LAYER_SCALE = 0.4
+FEW = 4  # columns: coordinates, say
 _MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
 _FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
 _BIASES = frozenset({"bias", "recurrent_bias"})
@@ -147,26 +148,31 @@ def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
     depthwise = node.op == "depthwise_conv"
     if spec.node in facts.renormed:
         return math.sqrt((4 if depthwise else 1) / mean_fan)
-    layer_normed = facts.layer_norms > facts.batch_norms
     if depthwise:
-        return math.sqrt((0.05 if layer_normed else 0.4) / fan_in)
+        return math.sqrt((0.04 if _like_transformers(node, facts) else 0.4) / fan_in)
     like_linear = math.prod(spec.sizes("k")) == node.attributes.get("groups", 1) == 1
     if node.op.startswith("conv") and not like_linear:
         return math.sqrt(0.5 / mean_fan)
     size = math.sqrt(1 / (5 * fan_in))
-    like_transformers = layer_normed or (node.op == "linear" and facts.layer_norms > 0)
-    return math.sqrt(0.01 * size) if like_transformers and fan_in >= FEW else size
+    return math.sqrt(0.01 * size) if _like_transformers(node, facts) and fan_in >= FEW else size
+
+
+def _like_transformers(node: Node, facts: SignalFacts) -> bool:
+    """Whether a layer is one of a transformer, also where a network mixes such with others."""
+    most = facts.layer_norms > facts.batch_norms
+    return most or (node.op == "linear" and facts.layer_norms > 0)
 
 
 def _rule(
     spec: ParamSpec, node: Node, size: float, direction: ParamSpec | None, facts: SignalFacts
 ) -> Rule:
     if spec.role in _MATRICES:
-        say = 0 if spec.node in facts.renormed else 1
+        # Squeezed channels are so few and so much alike that training would make them far too loud.
+        squeezed = spec.node in facts.pooled and not spec.head
+        say = 0 if spec.node in facts.renormed or squeezed else 1
         if "i" not in spec.axes or spec.stem or spec.node in facts.crossed:
             return Rule("sized", size, say)
-        aligned = spec.node in facts.aligned and spec.node not in facts.pooled
-        return Rule("sized", size, say, "aligned" if aligned else "mixed")
+        return Rule("sized", size, say, "aligned" if spec.node in facts.aligned else "mixed")
     if spec.role in _FACTORS:
         factor = 0.25 if spec.role == "slope" else 1.0
         if spec.role == "magnitude" and direction is not None:
@@ -191,7 +197,7 @@ def _at_branch_end(
 ) -> Rule:
     if spec.role == "scale" and node.op == "mul" and spec.numel > 1:
         return dataclasses.replace(rule, size=LAYER_SCALE)
-    unscaled = facts.layer_norms > facts.batch_norms and spec.role in _MATRICES
+    unscaled = spec.role in _MATRICES and _like_transformers(node, facts)
     if unscaled or (spec.role in _BIASES and node.op not in NORMS):
         return rule
     return dataclasses.replace(rule, size=rule.size / math.sqrt(min(branches, MOST_BRANCHES)))
@@ -200,7 +206,7 @@ def _at_branch_end(
 def apply_magnitude(
     recipes: Mapping[K, Recipe],
     rules: Mapping[K, Sequence[Rule]],
-    spread: float = 1.5,
+    spread: float = 1.25,
     shared_codes: bool = False,
 ) -> dict[K, Recipe]:
     """Return recipes with the magnitudes that their rules ask for; differentiable.

@@ -54,9 +54,27 @@ def test_layers_of_averages_are_told_by_what_was_averaged():
 def test_norms_of_the_network_are_known():
     graph = chain("input", "conv*", "batch_norm*", "relu", "conv*", "layer_norm*", "output")
 
-    assert signal_facts(graph).batch_normed == {1}
-    assert signal_facts(graph).layer_normed
-    assert not signal_facts(chain("input", "conv*", "batch_norm*", "output")).layer_normed
+    assert signal_facts(graph).renormed == {1}
+    assert (signal_facts(graph).layer_norms, signal_facts(graph).batch_norms) == (1, 1)
+
+
+def test_a_norm_behind_a_concatenation_is_a_norm_of_its_parts():
+    graph = graph_of(
+        "input", "conv*", "conv*", "concat", "batch_norm*", "output",
+        edges=[(0, 1), (0, 2), (1, 3), (2, 3), (3, 4), (4, 5)],
+    )  # fmt: skip
+
+    assert signal_facts(graph).renormed == {1, 2, 3}
+
+
+def test_a_sum_that_only_a_batch_norm_reads_closes_no_residual_branch():
+    def ends(*more):
+        edges = [(0, 1), (1, 2), (1, 3), (2, 3), (3, 4), (4, 5), *more]
+        names = "input", "conv*", "conv*", "add", "batch_norm*", "output"
+        return residual_branch_ends(graph_of(*names, edges=edges))
+
+    assert ends() == {}
+    assert ends((3, 5)) == {2: 1}
 
 
 def test_resnet_branches_end_in_the_last_norm_with_projection_shortcuts_counted():
