@@ -23,17 +23,19 @@ so a wider range is theirs to reach. What biases add is the same everywhere: ave
 **Weights** have the size that libraries give them, since a network trains from there. With m the
 geometric mean of fan-in and fan-out, and the first that fits:
 
-- the layer that emits the output: sqrt(1 / (4 fan_in)), so that untrained logits are not confident;
+- the layer that emits the output: sqrt(1 / (4 fan_in)), so that untrained logits are not confident,
+  and spread ** 2 for spread;
 - the first layer, on the input: sqrt(1 / (6 fan_in));
 - layers of averages over all positions (squeeze-excite): sqrt(3 / (4 m)), and sqrt(3 / m) where
   what was averaged is rectified; g is 1 here;
 - layers before a batch or group norm, which undoes their size in training: sqrt(1 / m), so that a
   signal also gets through before statistics are known; depthwise ones sqrt(4 / m); g is 1 here;
 - other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks of layer norms
-  sqrt(1 / (25 fan_in));
+  sqrt(1 / (100 fan_in));
 - linear layers, and convolutions like them (pointwise, ungrouped): sqrt(1 / (5 fan_in)), in
   networks of layer norms, and of linear layers wherever there is one, its geometric mean with 0.01,
-  unless they read fewer than 4 columns;
+  unless they read fewer than 4 columns; where they read averages by attention, 0.4 of that, since
+  what positions have in common passes an average undiminished;
 - other convolutions: sqrt(1 / (2 m)).
 
 Parameters of an operator that ends a residual branch, biases of layers excepted, are multiplied by
@@ -77,7 +79,8 @@ K = TypeVar("K", bound=Hashable)
 
 SMALL = 0.015
 TABLE = 0.02
-WIDE = 5
+WIDE, HEAD = 5, 2  # exponents of the spread
+ATTENDED = 0.4
 ADAPTER = 0.1
 NORM_BIAS = 0.05
 LAYER_SCALE = 3e-6
@@ -149,12 +152,14 @@ def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
     if spec.node in facts.renormed:
         return math.sqrt((4 if depthwise else 1) / mean_fan)
     if depthwise:
-        return math.sqrt((0.04 if _like_transformers(node, facts) else 0.4) / fan_in)
+        return math.sqrt((0.01 if _like_transformers(node, facts) else 0.4) / fan_in)
     like_linear = math.prod(spec.sizes("k")) == node.attributes.get("groups", 1) == 1
     if node.op.startswith("conv") and not like_linear:
         return math.sqrt(0.5 / mean_fan)
     size = math.sqrt(1 / (5 * fan_in))
-    return math.sqrt(0.01 * size) if _like_transformers(node, facts) and fan_in >= FEW else size
+    if _like_transformers(node, facts) and fan_in >= FEW:
+        size = math.sqrt(0.01 * size)
+    return ATTENDED * size if spec.node in facts.attended else size
 
 
 def _like_transformers(node: Node, facts: SignalFacts) -> bool:
@@ -172,6 +177,8 @@ def _rule(
         say = 0 if spec.node in facts.renormed or squeezed else 1
         if "i" not in spec.axes or spec.stem or spec.node in facts.crossed:
             return Rule("sized", size, say)
+        if spec.head:
+            return Rule("sized", size, HEAD, "aligned")
         return Rule("sized", size, say, "aligned" if spec.node in facts.aligned else "mixed")
     if spec.role in _FACTORS:
         factor = 0.25 if spec.role == "slope" else 1.0

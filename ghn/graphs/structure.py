@@ -49,6 +49,7 @@ class SignalFacts:
     Attributes:
         aligned: Read channels straight from a layer: normalisations, sums and averages at most
             between.
+        attended: Read averages by attention.
         crossed: Read something else than the channels of the layer before, such as positions.
         pooled: Layers that read averages over all positions, or what became of them:
             `"rectified"` if the averages are of a rectified signal, else `"plain"`.
@@ -58,6 +59,7 @@ class SignalFacts:
     """
 
     aligned: frozenset[int]
+    attended: frozenset[int]
     crossed: frozenset[int]
     pooled: dict[int, str]
     renormed: frozenset[int]
@@ -76,9 +78,8 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
         inputs = {pooled[u] for u in sources}
         layer = node.op in _MIXERS
         mixed = [u for u in sources if graph.nodes[u].op not in _GATES] or sources
-        linear[index] = layer or (
-            node.op in _PASSES and bool(sources) and all(linear[u] for u in mixed)
-        )
+        passes = node.op in _PASSES or (len(sources) == 1 and _scales_channels(node))
+        linear[index] = layer or (passes and bool(sources) and all(linear[u] for u in mixed))
         rectified[index] = node.op in _RELU_LIKE or (
             not layer and node.op not in NORMS and any(rectified[u] for u in sources)
         )
@@ -93,12 +94,24 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
         aligned=frozenset(
             v for v in range(count) if v not in crossed and any(linear[u] for u in before[v])
         ),
+        attended=frozenset(v for u, v in graph.edges if _averages(graph, before, u)),
         crossed=crossed,
         pooled=readers,
         renormed=_renormed(graph, before),
         layer_norms=sum(node.op in ("layer_norm", "rms_norm") for node in graph.nodes),
         batch_norms=sum(node.op == "batch_norm" for node in graph.nodes),
     )
+
+
+def _scales_channels(node: Node) -> bool:
+    return node.op == "mul" and any(role == "scale" for _, role in node.parameters)
+
+
+def _averages(graph: ParamGraph, before: list[list[int]], index: int) -> bool:
+    """Whether an operator averages values by attention, in one call or as a product."""
+    op = graph.nodes[index].op
+    weighted = any(graph.nodes[u].op == "softmax" for u in before[index])
+    return op == "attention" or (op == "matmul" and weighted)
 
 
 def _crossed(graph: ParamGraph, before: list[list[int]]) -> frozenset[int]:

@@ -101,7 +101,7 @@ def test_norms_around_a_weight_decide_its_size():
     assert size("batch_norm", op="depthwise_conv").size == pytest.approx(
         2 * math.sqrt(8 * 16) ** -0.5
     )
-    assert size("layer_norm", op="depthwise_conv").size == pytest.approx(math.sqrt(0.04 / 8))
+    assert size("layer_norm", op="depthwise_conv").size == pytest.approx(math.sqrt(0.01 / 8))
     assert size("group_norm") == size("batch_norm")
     assert size("concat", "batch_norm") == size("batch_norm")
 
@@ -124,6 +124,35 @@ def test_linear_layers_of_a_mixed_network_are_sized_as_in_transformers_and_convo
 
     assert rules["3.2.weight"].size == pytest.approx(math.sqrt(0.01 * (5 * 36) ** -0.5))
     assert rules["1.weight"].size == pytest.approx((5 * 16) ** -0.5)
+
+
+def test_weights_that_read_averages_by_attention_are_smaller():
+    class Attention(nn.Module):
+        def __init__(self, fused):
+            super().__init__()
+            self.value, self.out, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+            self.fused = fused
+
+        def forward(self, x):
+            v = self.value(x)
+            if self.fused:
+                mixed = nn.functional.scaled_dot_product_attention(v, v, v)
+            else:
+                mixed = torch.softmax(v @ v.transpose(-1, -2), -1) @ v
+            return self.head(torch.relu(self.out(mixed)))
+
+    for fused in (True, False):
+        rules = magnitude_rules(trace(Attention(fused), torch.empty(1, 5, 6)))
+        assert rules["out.weight"].size == pytest.approx(0.4 * 30**-0.5)
+        assert rules["out.weight"].reads == "aligned"
+
+
+def test_the_layer_that_emits_the_output_has_a_wider_say_and_reads_aligned_channels():
+    rule = magnitude_rules(graph_with("weight", "oi", (16, 8), op="linear", fan_in=8, head=True))[
+        "p"
+    ]
+
+    assert (rule.say, rule.reads) == (2, "aligned")
 
 
 def test_weights_that_mix_positions_read_no_channel_codes():

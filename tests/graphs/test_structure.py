@@ -36,6 +36,13 @@ def test_channels_stay_aligned_through_norms_and_sums(path):
     assert len(graph.nodes) - 2 in signal_facts(graph).aligned
 
 
+def test_channels_stay_aligned_through_a_scale_of_their_own():
+    graph = chain("input", "conv*", "mul", "linear*", "output")
+    graph.nodes[2] = Node("mul", parameters=(("gamma", "scale"),))
+
+    assert 3 in signal_facts(graph).aligned
+
+
 @pytest.mark.parametrize("path", [("relu",), ("depthwise_conv*",), ("mul", "layer_norm*")])
 def test_what_treats_each_channel_on_its_own_breaks_alignment(path):
     graph = chain("input", "conv*", *path, "linear*", "output")
