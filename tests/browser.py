@@ -72,7 +72,8 @@ def show(driver: Any, page: Path, width: int = 1280, height: int = 800, dark: bo
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
     )
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme]})
+    requests_of(driver), problems_of(driver)  # those of the page before
     driver.get(page.resolve().as_uri())
 
 
@@ -121,11 +122,14 @@ function behind(x, y, own) {
     const style = getComputedStyle(layer);
     const isShape = layer instanceof SVGGeometryElement && style.fill !== "none";
     const colour = rgba(isShape ? style.fill : style.backgroundColor);
+    colour[3] *= style.opacity * (isShape ? style.fillOpacity : 1);
     if (colour[3] > 0) colours.push(colour);
     if (colour[3] === 1) break;
   }
   return colours.reverse().reduce((below, colour) => over(colour, below), [255, 255, 255, 1]);
 }
+const HIDDEN = "script, style, title, option, dialog:not([open])"
+  + ", details:not([open]) > :not(summary)";
 function poorContrasts(least) {
   const poor = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -135,7 +139,7 @@ function poorContrasts(least) {
   while (walker.nextNode()) {
     const text = walker.currentNode.textContent.trim();
     const own = walker.currentNode.parentElement;
-    if (!text || own.closest("script, style, title, option, dialog:not([open])")) continue;
+    if (!text || own.closest(HIDDEN)) continue;
     const range = document.createRange();
     range.selectNodeContents(walker.currentNode);
     const box = range.getBoundingClientRect();

@@ -5,7 +5,7 @@ siblings draw what goes into them.
 """
 
 from ghn.pages.page import make_page, read_asset
-from ghn.pages.plots import Line, bar_plot, line_plot, matrix_plot
+from ghn.pages.plots import Line, bar_plot, line_key, line_plot, matrix_plot
 from ghn.pages.report import (
     Cell,
     Details,
@@ -30,6 +30,7 @@ __all__ = [
     "Text",
     "bar_plot",
     "facts_of",
+    "line_key",
     "line_plot",
     "make_page",
     "matrix_plot",

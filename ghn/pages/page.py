@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["escape", "make_page", "read_asset"]
+__all__ = ["escape", "finite_json", "make_page", "read_asset"]
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 SHARED = "ghn.pages"
@@ -79,15 +79,16 @@ def make_page(
 
 def _json_in_html(value: Any) -> str:
     """Return JSON in which no text can end the script element that holds it."""
-    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(finite_json(value), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _finite(value: Any) -> Any:
+def finite_json(value: Any) -> Any:
+    """Return JSON types in which numbers that JSON has no word for are null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite_json(item) for item in value]
     return value

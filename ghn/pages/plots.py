@@ -17,12 +17,23 @@ from ghn.errors import ShapeError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "Line", "bar_plot", "draw_lines", "figure_svg", "line_plot", "matrix_plot"]
+__all__ = [
+    "COLOURS",
+    "Line",
+    "bar_plot",
+    "draw_lines",
+    "figure_svg",
+    "line_key",
+    "line_plot",
+    "matrix_plot",
+]
 
 # At least 3 : 1 against both the light and the dark page, and told apart by the colour-blind.
 COLOURS = ("#7a8290", "#d9622b", "#3b82c4", "#2f9e6b", "#a563c9", "#b08a1e")
 TEXT = "#010203"  # stands for the page's text colour until the SVG is written
 SIZE = (4.6, 3.1)  # inches
+
+Numbers = Sequence[float] | Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +49,8 @@ class Line:
     """
 
     label: str
-    x: Sequence[float]
-    runs: Sequence[Sequence[float]]
+    x: Numbers
+    runs: Sequence[Numbers]
     colour: str = ""
 
     def __post_init__(self) -> None:
@@ -71,6 +82,7 @@ def line_plot(
         legend: Whether the plot names its lines itself; a report's `Figures(key=...)` can do it
             for several plots at once.
     """
+    from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
         draw_lines(axes, lines)
@@ -78,12 +90,19 @@ def line_plot(
         axes.set_ylabel(y_label)
         if log_x:
             axes.set_xscale("log")
+        elif all(isinstance(x, int) for line in lines for x in line.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if log_y:
             axes.set_yscale("log")
         if legend:
             axes.legend(frameon=False, fontsize=9)
 
     return figure_svg(draw)
+
+
+def line_key(lines: Sequence[Line]) -> dict[str, str]:
+    """Return what each line shows and its colour, for the key of several figures."""
+    return dict(zip([line.label for line in lines], _colours(lines), strict=True))
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
@@ -102,7 +121,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
 
 def bar_plot(
     groups: Sequence[str],
-    bars: Sequence[tuple[str, Sequence[float], Sequence[float] | None]],
+    bars: Sequence[tuple[str, Numbers, Numbers | None]],
     y_label: str,
 ) -> str:
     """Return bars side by side in groups.
@@ -142,7 +161,7 @@ def bar_plot(
 
 
 def matrix_plot(
-    values: Sequence[Sequence[float | None]],
+    values: Sequence[Sequence[float | int | None]],
     rows: Sequence[str],
     columns: Sequence[str],
     x_label: str,
@@ -184,6 +203,7 @@ def matrix_plot(
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.tick_params(length=0)
+        axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
 
     return figure_svg(draw)
@@ -213,6 +233,8 @@ def figure_svg(draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=COLOURS[0], alpha=0.25, linewidth=0.7)
+        axes.set_axisbelow(True)
         draw(axes)
         file = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

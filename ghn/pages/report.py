@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from ghn.pages.page import SHARED, escape, make_page, read_asset
+from ghn.pages.page import SHARED, escape, finite_json, make_page, read_asset
 
 __all__ = ["Cell", "Details", "Figure", "Figures", "Points", "Report", "Table", "Text", "facts_of"]
 
@@ -80,7 +80,7 @@ class Cell:
     """
 
     text: str
-    value: float | None = None
+    value: float | int | None = None
     detail: str = ""
     mark: bool = False
 
@@ -177,7 +177,8 @@ class Details:
 
     def to_html(self) -> str:
         """Return the folded part."""
-        text = self.value if isinstance(self.value, str) else json.dumps(self.value, indent=1)
+        is_text = isinstance(self.value, str)
+        text = self.value if is_text else json.dumps(finite_json(self.value), indent=1)
         return (
             f"<details><summary>{escape(self.summary)}</summary><pre>{escape(text)}</pre></details>"
         )
