@@ -15,10 +15,10 @@ class Page {
     this.selected = null;
     this.matches = [];
     this.nextMatch = 0;
+    this.describe(byId("summary"), byId("legend"));
     this.redraw();
     this.view.begin();
     this.details.showModel();
-    this.describe(byId("summary"), byId("legend"));
     this.listen(byId);
   }
 
