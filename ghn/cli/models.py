@@ -86,7 +86,7 @@ def shell_command(command: str, model: str, options: Mapping[str, object]) -> st
     for flag, value in options.items():
         if value is True:
             words.append(flag)
-        elif value not in (None, False, []):
+        elif value is not None and value is not False and value != []:
             for item in value if isinstance(value, list) else [value]:
                 words += [flag, item.name if isinstance(item, Path) else str(item)]
     return shlex.join(words)

@@ -74,39 +74,26 @@ def predict(
     from ghn.rng import preserve_global_state
     from ghn.zoo.library import resolve_model
 
+    settings: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "generate": generate or None,
+        "unsupported": unsupported.value,
+        "seed": seed,
+    }
     with preserve_global_state():
         torch.manual_seed(seed)
         built = resolve_model(model, **parse_model_arguments(model_arg))
         graph = trace(built)
         default = parameter_histograms(built) if report else {}
-        found = predict_params(
-            built,
-            graph=graph,
-            checkpoint=checkpoint,
-            generate=generate or None,
-            unsupported=unsupported.value,
-            seed=seed,
-        )
+        found = predict_params(built, graph=graph, **settings)
     with atomic_path(output) as temporary:
         _save(built, temporary)
     if report is not None:
-        options = {
-            "-o": output,
-            "--report": report,
-            "--checkpoint": checkpoint,
-            "--generate": generate,
-            "--unsupported": None if unsupported is Unsupported.keep else unsupported.value,
-            "--seed": seed or None,
-            "--model-arg": model_arg,
-        }
-        page = prediction_page(
-            graph,
-            found,
-            model,
-            default=default,
-            now=parameter_histograms(built),
-            command=shell_command("predict", model, options),
-        )
+        flags: dict[str, object] = {"-o": output, "--report": report, "--model-arg": model_arg}
+        flags |= {f"--{name}": value for name, value in settings.items()}
+        command = shell_command("predict", model, flags)
+        now = parameter_histograms(built)
+        page = prediction_page(graph, found, model, default=default, now=now, command=command)
         write_text(report, page)
     if as_json:
         print_json({"model": model, "output": str(output), **_report_to_dict(found)})

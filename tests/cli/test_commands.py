@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ghn.cli import app
+from ghn.cli.models import shell_command
 from ghn.engine import GHN, GHNConfig
 from ghn.graphs import ParamGraph
 
@@ -76,6 +78,20 @@ def test_graph_writes_json_that_reads_back_and_pictures(tmp_path):
     page = (tmp_path / "graph.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "ghn graph vits:1 -o graph.html" in page
+
+
+def test_a_command_line_is_written_that_a_shell_reads_back(tmp_path):
+    flags = {
+        "-o": tmp_path / "my page.html",
+        "--seed": 0,
+        "--force": True,
+        "--generate": ["a", "*b"],
+    }
+
+    line = shell_command("predict", "timm:x", {**flags, "--checkpoint": None, "--json": False})
+
+    words = ["ghn", "predict", "timm:x", "-o", "my page.html", "--seed", "0", "--force"]
+    assert shlex.split(line) == [*words, "--generate", "a", "--generate", "*b"]
 
 
 def test_env_and_zoo_list_answer_programs():

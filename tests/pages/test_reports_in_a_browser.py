@@ -6,6 +6,8 @@ import pytest
 from browser import poor_contrasts, problems_of, requests_of, show
 from report_examples import EXAMPLES
 
+pytestmark = pytest.mark.timeout(180)  # a browser and several models start first
+
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):

@@ -13,6 +13,8 @@ from ghn.graphs.blocks import fold
 from ghn.graphs.page import Histogram, Provenance, graph_page
 from ghn.zoo.library import resolve_model
 
+pytestmark = pytest.mark.timeout(180)  # a browser and several models start first
+
 MODELS = ("timm:vit_base_patch16_224", "timm:resnet50", "transformers:gpt2")
 
 
@@ -282,6 +284,19 @@ def test_text_has_contrast_and_fits_the_screen(browser, graphs, pages, width, da
             assert poor_contrasts(browser) == []
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert problems_of(browser) == []
+
+
+@pytest.mark.parametrize("view", ["canvas", "list"])
+def test_on_a_phone_the_panel_lies_below_and_the_graph_has_the_whole_width(browser, pages, view):
+    show(browser, pages[MODELS[0]], width=390, height=844)
+    if view == "list":
+        browser.execute_script("page.toggleList()")
+
+    shown, panel = (browser.find_element("id", name).rect for name in (view, "panel"))
+
+    assert (shown["x"], shown["width"]) == (0, 390)
+    assert shown["height"] > 844 / 2
+    assert panel["y"] == pytest.approx(shown["y"] + shown["height"], abs=1)
 
 
 def test_the_theme_switches(browser, pages):

@@ -4,7 +4,7 @@
 const CLOSEST = 2.5, FURTHEST = 0.03;
 
 class View {
-  /** Shows `group`, of the given size, inside `stage`; `canvas` draws the small map. */
+  /** Shows `group`, of the given size, inside `stage`; `map` is the canvas of the small map. */
   constructor(stage, svgElement, map) {
     this.stage = stage;
     this.svg = svgElement;
