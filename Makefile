@@ -3,6 +3,7 @@
 #   make demo        install, then the demo: predicted against default initialization, ~4 minutes
 #   make test        install, then the tests
 #   make check       install, then style, types, import layers and tests
+#   make docs        install, then the documentation site in build/site
 #
 # VENV is where the environment lives (default .venv); several clones may share one. ARGS is handed
 # to the command, such as `make test ARGS=tests/cli` or `make demo ARGS=--fast`.
@@ -24,7 +25,7 @@ BIN := $(VENV)/bin
 # This clone comes first on the import path, whichever clone a shared environment was made from.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help demo test test-slow test-zoo lint check install clean dependencies
+.PHONY: help demo docs test test-slow test-zoo lint check install clean dependencies
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +41,10 @@ test-slow: install  ## the tests that train or compile
 
 test-zoo: install  ## trace whole model zoos
 	$(BIN)/python -m pytest -m zoo --timeout 7200 $(ARGS)
+
+docs: install  ## the documentation site, in build/site; broken links and undocumented names fail
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[docs]'
+	$(BIN)/python docs/build.py
 
 lint: install  ## style, formatting, types, import layers
 	$(BIN)/ruff check .

@@ -15,6 +15,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     CACHE = tempfile.TemporaryDirectory(prefix="ghn-tests-")
     os.environ["XDG_CACHE_HOME"] = CACHE.name
 
+from collections.abc import Iterator
+from typing import Any
+
+import browser as system_browser
 import jaxtyping
 import pytest
 import torch
@@ -34,6 +38,15 @@ def checked_modules() -> list[str]:
 
 jaxtyping.install_import_hook(checked_modules(), "beartype.beartype")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A real browser, driven by selenium; tests that need one are skipped where there is none."""
+    if reason := system_browser.missing():
+        pytest.skip(reason)
+    with system_browser.open_browser() as driver:
+        yield driver
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ghn.cli.models import AsJson, ModelArguments, ModelName, parse_model_arguments
+from ghn.cli.models import (
+    AsJson,
+    ModelArguments,
+    ModelName,
+    parse_model_arguments,
+    shell_command,
+)
 from ghn.cli.output import note, print_json, print_table, print_text
 
 if TYPE_CHECKING:
@@ -23,36 +29,49 @@ def graph(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Write the graph: .json, or a picture as .svg, .png or .pdf."
+            "--output",
+            "-o",
+            help="Write it: a page to look at, .html; .json; or a picture, .svg, .png, .pdf.",
         ),
     ] = None,
     unfold: Annotated[
-        bool, typer.Option("--unfold", help="Draw repeated blocks each time, not once.")
+        bool,
+        typer.Option("--unfold", help="In a picture, draw every copy of repeated blocks."),
     ] = False,
     model_arg: ModelArguments = None,
     as_json: AsJson = False,
 ) -> None:
     """Trace a model without allocating its weights.
 
-    Example: ghn graph timm:resnet18 -o resnet18.svg
+    Example: ghn graph timm:resnet18 -o resnet18.html
     """
     from ghn.graphs import trace
-    from ghn.graphs.draw import draw
-    from ghn.io import write_text
     from ghn.zoo.library import resolve_model
 
     built = resolve_model(model, device="meta", **parse_model_arguments(model_arg))
     traced = trace(built)
     if output is not None:
-        if output.suffix.lower() == ".json":
-            write_text(output, traced.to_json(indent=1) + "\n")
-        else:
-            draw(traced, output, fold_blocks=not unfold)
+        command = shell_command("graph", model, {"-o": output, "--model-arg": model_arg})
+        _write(traced, output, model, command, unfold)
         note(f"Wrote {output}.")
     if as_json:
         print_json(json.loads(traced.to_json()))
     else:
         _print_summary(model, traced)
+
+
+def _write(traced: ParamGraph, output: Path, name: str, command: str, unfold: bool) -> None:
+    from ghn.graphs.draw import draw
+    from ghn.graphs.page import graph_page
+    from ghn.io import write_text
+
+    kind = output.suffix.lower()
+    if kind == ".json":
+        write_text(output, traced.to_json(indent=1) + "\n")
+    elif kind == ".html":
+        write_text(output, graph_page(traced, name, command=command))
+    else:
+        draw(traced, output, fold_blocks=not unfold)
 
 
 def _print_summary(name: str, traced: ParamGraph) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ghn.errors import ConfigError
 
-__all__ = ["AsJson", "CheckpointName", "ModelArguments", "ModelName", "parse_model_arguments"]
+__all__ = [
+    "AsJson",
+    "CheckpointName",
+    "ModelArguments",
+    "ModelName",
+    "parse_model_arguments",
+    "shell_command",
+]
 
 ModelName = Annotated[
     str,
@@ -57,3 +67,26 @@ def parse_model_arguments(pairs: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             arguments[key] = value
     return arguments
+
+
+def shell_command(command: str, model: str, options: Mapping[str, object]) -> str:
+    """Return a command line that does the same again.
+
+    Args:
+        command: Name of the command.
+        model: Its MODEL.
+        options: Values by flag. A list is a flag that is repeated, a path's folder is left out,
+            and what was not given (None, False, an empty list) is skipped.
+
+    Example:
+        >>> shell_command("graph", "timm:resnet18", {"--output": Path("/tmp/x.html")})
+        'ghn graph timm:resnet18 --output x.html'
+    """
+    words = ["ghn", command, model]
+    for flag, value in options.items():
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False and value != []:
+            for item in value if isinstance(value, list) else [value]:
+                words += [flag, item.name if isinstance(item, Path) else str(item)]
+    return shlex.join(words)

@@ -1,4 +1,4 @@
-"""`ghn predict`: write a model's predicted parameters to a safetensors file."""
+"""`ghn predict`: write a model's predicted parameters to a safetensors file, and a page on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ghn.cli.models import AsJson, ModelArguments, ModelName, parse_model_arguments
+from ghn.cli.models import (
+    AsJson,
+    ModelArguments,
+    ModelName,
+    parse_model_arguments,
+    shell_command,
+)
 from ghn.cli.output import print_json, print_table, print_text
 from ghn.errors import ConfigError
 
@@ -45,39 +51,54 @@ def predict(
     seed: Annotated[
         int, typer.Option(help="Seed of the model's own initialization and of the prediction.")
     ] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page, .html: graph, provenance and histograms."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     model_arg: ModelArguments = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict a model's parameters and save its state dict.
 
-    Example: ghn predict timm:resnet50 -o resnet50.safetensors
+    Example: ghn predict timm:resnet50 -o resnet50.safetensors --report resnet50.html
     """
-    if output.exists() and not force:
-        raise ConfigError(f"{output} exists; choose another name or pass --force to replace it")
+    for path in (output, report):
+        if path is not None and path.exists() and not force:
+            raise ConfigError(f"{path} exists; choose another name or pass --force to replace it")
     import torch
 
-    from ghn.engine import predict_params
-    from ghn.io import atomic_path
+    from ghn.engine import parameter_histograms, predict_params, prediction_page
+    from ghn.graphs import trace
+    from ghn.io import atomic_path, write_text
     from ghn.rng import preserve_global_state
     from ghn.zoo.library import resolve_model
 
+    settings: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "generate": generate or None,
+        "unsupported": unsupported.value,
+        "seed": seed,
+    }
     with preserve_global_state():
         torch.manual_seed(seed)
         built = resolve_model(model, **parse_model_arguments(model_arg))
-        report = predict_params(
-            built,
-            checkpoint=checkpoint,
-            generate=generate or None,
-            unsupported=unsupported.value,
-            seed=seed,
-        )
+        graph = trace(built)
+        default = parameter_histograms(built) if report else {}
+        found = predict_params(built, graph=graph, **settings)
     with atomic_path(output) as temporary:
         _save(built, temporary)
+    if report is not None:
+        flags: dict[str, object] = {"-o": output, "--report": report, "--model-arg": model_arg}
+        flags |= {f"--{name}": value for name, value in settings.items()}
+        command = shell_command("predict", model, flags)
+        now = parameter_histograms(built)
+        page = prediction_page(graph, found, model, default=default, now=now, command=command)
+        write_text(report, page)
     if as_json:
-        print_json({"model": model, "output": str(output), **_report_to_dict(report)})
+        print_json({"model": model, "output": str(output), **_report_to_dict(found)})
     else:
-        _print_report(model, output, report)
+        _print_report(model, output, found)
 
 
 def _save(model: nn.Module, path: Path) -> None:

@@ -1,7 +1,9 @@
 """The engine: from a model's graph to parameters, and into the model."""
 
 from ghn.engine.checkpoint import embedded_checkpoints, load_ghn
+from ghn.engine.histograms import parameter_histograms
 from ghn.engine.hypernet import GHN, GHNConfig
+from ghn.engine.page import prediction_page
 from ghn.engine.predict import predict_params, predict_state_dict
 from ghn.engine.report import Report
 from ghn.engine.support import Support
@@ -13,6 +15,8 @@ __all__ = [
     "Support",
     "embedded_checkpoints",
     "load_ghn",
+    "parameter_histograms",
     "predict_params",
     "predict_state_dict",
+    "prediction_page",
 ]

@@ -9,14 +9,13 @@ of operator.
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ghn.errors import ConfigError
+from ghn.graphs.blocks import Folded, fold
 from ghn.graphs.graph import Node, ParamGraph
 from ghn.io import atomic_path
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.path import Path as MatplotlibPath
 
-__all__ = ["Folded", "draw", "fold"]
+__all__ = ["KINDS", "KIND_OF", "draw"]
 
 # Kind of operator, its colour, and the operators of that kind; what is not listed is "other".
 KINDS: dict[str, tuple[str, str]] = {
@@ -57,84 +56,12 @@ MAX_INCHES = 120.0
 DETAIL_LENGTH = 38  # characters that fit a box in its small font
 
 
-@dataclasses.dataclass(frozen=True)
-class Folded:
-    """A graph with repeated blocks drawn once.
-
-    Attributes:
-        kept: Indices of the nodes that remain, ascending.
-        edges: Edges between them, sorted.
-        repeats: For each remaining copy of a block, its scope and how often it occurs.
-    """
-
-    kept: list[int]
-    edges: list[tuple[int, int]]
-    repeats: dict[str, int]
-
-
 class Place(NamedTuple):
     """Centre of a box in inches, y pointing up and 0 at the top, and the column it is in."""
 
     x: float
     y: float
     column: int
-
-
-def fold(graph: ParamGraph) -> Folded:
-    """Find runs of equal blocks and keep the first of each run.
-
-    A block is what ran in a module whose name is a number, without interruption. Two blocks are
-    equal if their operators and the shapes of their parameters agree, in order. Outer blocks are
-    folded first, and nothing is folded inside them. An edge into a dropped copy becomes an edge
-    into the same place of the kept one, unless it would point upwards.
-    """
-    stands_for = list(range(len(graph.nodes)))
-    repeats: dict[str, int] = {}
-    for level in range(1, 1 + max((_numbers(n.scope) for n in graph.nodes), default=0)):
-        first: tuple[str, list[int]] = ("", [])
-        last = -1
-        for scope, members in _blocks(graph, level).items():
-            follows = bool(first[1]) and members[0] == last + 1
-            last = members[-1] if len(members) == members[-1] - members[0] + 1 else -1
-            if stands_for[members[0]] != members[0] or _inside(scope, repeats):
-                first = ("", [])
-            elif follows and last >= 0 and _same(graph, first[1], members):
-                repeats[first[0]] = repeats.get(first[0], 1) + 1
-                for member, original in zip(members, first[1], strict=True):
-                    stands_for[member] = original
-            else:
-                first = (scope, members) if last >= 0 else ("", [])
-    moved = {(stands_for[u], stands_for[v]) for u, v in graph.edges}
-    return Folded(sorted(set(stands_for)), sorted((u, v) for u, v in moved if u < v), repeats)
-
-
-def _numbers(scope: str) -> int:
-    return sum(part.isdigit() for part in scope.split("."))
-
-
-def _inside(scope: str, outer: Iterable[str]) -> bool:
-    return any(f"{scope}.".startswith(f"{o}.") for o in outer)
-
-
-def _blocks(graph: ParamGraph, level: int) -> dict[str, list[int]]:
-    """Nodes by their scope up to its `level`-th number; parents of a run differ in that number."""
-    pattern = re.compile(r"(?:(?:[^.]+\.)*?\d+(?=\.|$)\.?){%d}" % level)  # noqa: UP031
-    blocks: dict[str, list[int]] = {}
-    for index, node in enumerate(graph.nodes):
-        match = pattern.match(node.scope)
-        if match:
-            blocks.setdefault(match.group().rstrip("."), []).append(index)
-    return blocks
-
-
-def _same(graph: ParamGraph, ours: list[int], theirs: list[int]) -> bool:
-    def describe(node: Node) -> tuple[object, ...]:
-        return node.op, [(graph.specs[name].shape, role) for name, role in node.parameters]
-
-    return len(ours) == len(theirs) and all(
-        describe(graph.nodes[a]) == describe(graph.nodes[b])
-        for a, b in zip(ours, theirs, strict=True)
-    )
 
 
 def _layers(kept: Iterable[int], edges: list[tuple[int, int]]) -> dict[int, int]:
@@ -218,8 +145,8 @@ def draw(graph: ParamGraph, path: str | Path, *, fold_blocks: bool = True) -> No
     kind = path.suffix.lower().lstrip(".")
     if kind not in {"svg", "png", "pdf"}:
         raise ConfigError(
-            f"a picture's name must end in .svg, .png or .pdf, got {path.name!r}; for the graph "
-            "itself use `to_json`"
+            f"a picture's name must end in .svg, .png or .pdf, got {path.name!r}; the page of "
+            "a graph ends in .html, the graph itself in .json"
         )
     folded = fold(graph) if fold_blocks else Folded([*range(len(graph.nodes))], graph.edges, {})
     places = _places(folded) or {0: Place(0.0, 0.0, 0)}

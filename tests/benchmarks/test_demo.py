@@ -35,7 +35,7 @@ def test_the_demo_prints_what_it_measured_and_writes_a_report_without_the_networ
     page = out.read_text()
     assert "PooledViT" in page
     assert not re.search(r"(src|href)=[\"']https?:", page)
-    assert "<script" not in page
+    assert "default-src 'none'" in page  # the browser may fetch nothing
     assert picture.stat().st_size > 5_000
 
 

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ghn.cli import app
+from ghn.cli.models import shell_command
 from ghn.engine import GHN, GHNConfig
 from ghn.graphs import ParamGraph
 
@@ -49,13 +52,46 @@ def test_predict_writes_all_parameters_and_a_report(checkpoint, tmp_path):
     assert out.name in again.output
 
 
+def test_predict_writes_a_page_with_both_distributions(checkpoint, tmp_path):
+    out, page = tmp_path / "weights.safetensors", tmp_path / "page.html"
+    words = ["predict", "vits:1", "-o", str(out), "--checkpoint", checkpoint, "--seed", "3"]
+
+    ok(*words, "--report", str(page))
+
+    text = page.read_text()
+    assert "--report page.html" in text
+    assert "--seed 3" in text
+    data = json.loads(re.search(r'id="data">(.*?)<', text)[1])
+    predicted = [p for p in data["provenance"].values() if "decoder" in p]
+    assert len(predicted) > 10
+    assert all(p["default"] != p["now"] for p in predicted)
+    assert RUN.invoke(app, [*words, "--report", str(page)]).exit_code == 1
+
+
 def test_graph_writes_json_that_reads_back_and_pictures(tmp_path):
-    for ending in ("json", "svg", "png"):
+    for ending in ("json", "svg", "png", "html"):
         ok("graph", "vits:1", "-o", str(tmp_path / f"graph.{ending}"))
 
     graph = ParamGraph.from_json((tmp_path / "graph.json").read_text())
     assert graph.specs["position"].role == "position"
     assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "graph.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "ghn graph vits:1 -o graph.html" in page
+
+
+def test_a_command_line_is_written_that_a_shell_reads_back(tmp_path):
+    flags = {
+        "-o": tmp_path / "my page.html",
+        "--seed": 0,
+        "--force": True,
+        "--generate": ["a", "*b"],
+    }
+
+    line = shell_command("predict", "timm:x", {**flags, "--checkpoint": None, "--json": False})
+
+    words = ["ghn", "predict", "timm:x", "-o", "my page.html", "--seed", "0", "--force"]
+    assert shlex.split(line) == [*words, "--generate", "a", "--generate", "*b"]
 
 
 def test_env_and_zoo_list_answer_programs():

@@ -5,68 +5,13 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+from graph_helpers import chain
 from PIL import Image
 
 from ghn.errors import ConfigError
-from ghn.graphs import Node, ParamGraph, ParamSpec
-from ghn.graphs.draw import BOX_HEIGHT, BOX_WIDTH, Folded, _places, draw, fold
-
-
-def chain(*blocks: tuple[str, int], skip: bool = False) -> ParamGraph:
-    """A chain of linear layers and ReLUs: one block a pair (scope, width)."""
-    nodes, edges, specs = [Node("input")], [], {}
-    for scope, width in blocks:
-        name = f"{scope}.fc.weight"
-        specs[name] = ParamSpec(name, (width, width), "float32", len(nodes), "weight", "oi")
-        if skip:
-            edges.append((len(nodes) - 1, len(nodes) + 2))
-        for op, parameters in (("linear", ((name, "weight"),)), ("relu", ()), ("add", ())):
-            edges.append((len(nodes) - 1, len(nodes)))
-            nodes.append(Node(op, scope, {}, parameters))
-    edges.append((len(nodes) - 1, len(nodes)))
-    nodes.append(Node("output"))
-    return ParamGraph(nodes, sorted(set(edges)), specs)
-
-
-def test_equal_consecutive_blocks_are_kept_once():
-    graph = chain(("blocks.0", 8), ("blocks.1", 8), ("blocks.2", 8))
-
-    folded = fold(graph)
-
-    assert folded.repeats == {"blocks.0": 3}
-    assert [graph.nodes[n].op for n in folded.kept] == ["input", "linear", "relu", "add", "output"]
-    assert folded.edges == [(0, 1), (1, 2), (2, 3), (3, 10)]
-
-
-def test_blocks_of_another_width_are_not_folded():
-    graph = chain(("blocks.0", 8), ("blocks.1", 16), ("blocks.2", 16))
-
-    folded = fold(graph)
-
-    assert folded.repeats == {"blocks.1": 2}
-    assert len(folded.kept) == len(graph.nodes) - 3
-
-
-def test_inner_blocks_are_folded_where_the_outer_ones_differ():
-    graph = chain(("stages.0.blocks.0", 8), ("stages.0.blocks.1", 8), ("stages.1.blocks.0", 16))
-
-    assert fold(graph).repeats == {"stages.0.blocks.0": 2}
-
-
-def test_equal_blocks_with_something_in_between_are_not_folded():
-    graph = chain(("norms.0", 8), ("between", 8), ("norms.1", 8))
-
-    assert fold(graph).repeats == {}
-
-
-def test_folding_keeps_every_kept_node_connected():
-    graph = chain(*[(f"blocks.{i}", 8) for i in range(5)], skip=True)
-
-    folded = fold(graph)
-
-    targets = {v for _, v in folded.edges}
-    assert targets == set(folded.kept) - {0}
-    assert all(u < v for u, v in folded.edges)
+from ghn.graphs import Node
+from ghn.graphs.blocks import Folded
+from ghn.graphs.draw import BOX_HEIGHT, BOX_WIDTH, _places, draw
 
 
 def test_boxes_never_overlap():

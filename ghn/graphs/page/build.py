@@ -1,0 +1,144 @@
+"""A graph becomes a page: its data as JSON, with the scripts that lay it out and draw it.
+
+What the page shows first is the folded graph of `ghn.graphs.blocks`; all nodes are in its data.
+The layout is dagre's (`vendor/README.md`), computed in the browser, one block at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ghn.errors import ConfigError
+from ghn.graphs.blocks import find_blocks
+from ghn.graphs.draw import KIND_OF, KINDS
+from ghn.graphs.graph import Node, ParamGraph, ParamSpec
+from ghn.graphs.ops import OPERATORS, ROLES
+from ghn.graphs.page.facts import Provenance
+from ghn.pages.page import escape, make_page, read_asset
+
+__all__ = ["Axis", "graph_page"]
+
+Axis = tuple[str, int]  # a parameter's name and the index of one of its axes
+
+PACKAGE = "ghn.graphs.page"
+SCRIPTS = (
+    "vendor/dagre.min.js",
+    "assets/model.js",
+    "assets/layout.js",
+    "assets/draw.js",
+    "assets/view.js",
+    "assets/details.js",
+    "assets/histogram.js",
+    "assets/table.js",
+    "assets/main.js",
+)
+KIND_NAMES = list(KINDS)
+
+
+def graph_page(
+    graph: ParamGraph,
+    title: str,
+    *,
+    command: str = "",
+    notes: Iterable[str] = (),
+    provenance: Mapping[str, Provenance] | None = None,
+    ties: Iterable[Iterable[Axis]] = (),
+) -> str:
+    """Return a self-contained HTML page that shows a graph.
+
+    Args:
+        graph: What `ghn.trace` returned.
+        title: Name of the model.
+        command: Command line that makes the page again; shown if given.
+        notes: Sentences about the model or its prediction, beside the graph's own assumptions.
+        provenance: After a prediction: where each parameter's values come from, by name.
+        ties: Sets of axes that belong together, such as the output channels of a layer and the
+            input channels of the next: pairs (parameter name, axis). To hover over one of a set
+            shows all of it.
+
+    Raises:
+        ConfigError: If `provenance` or `ties` name a parameter or an axis that the graph has not.
+
+    Example:
+        >>> page = graph_page(trace(model), "my model")     # doctest: +SKIP
+        >>> pathlib.Path("graph.html").write_text(page)     # doctest: +SKIP
+    """
+    tied = [[(name, axis) for name, axis in members] for members in ties]
+    _check_names(graph, provenance or {}, tied)
+    data = {
+        "title": title,
+        "command": command,
+        "notes": list(dict.fromkeys([*notes, *graph.assumptions])),
+        **_graph_data(graph),
+        "provenance": {n: p.to_json() for n, p in (provenance or {}).items()} or None,
+        "ties": tied,
+    }
+    return make_page(
+        f"{title}: graph",
+        read_asset(PACKAGE, "assets/body.html").replace("TITLE", escape(title)),
+        styles=[read_asset(PACKAGE, "assets/page.css")],
+        scripts=[read_asset(PACKAGE, name) for name in SCRIPTS],
+        data=data,
+    )
+
+
+def _check_names(
+    graph: ParamGraph, provenance: Mapping[str, Provenance], ties: list[list[Axis]]
+) -> None:
+    known = set(graph.specs) | set(graph.untouched)
+    if unknown := [name for name in provenance if name not in known]:
+        raise ConfigError(
+            f"provenance names parameters that the graph has not: {', '.join(unknown[:3])}; use "
+            "the graph that the prediction was made with"
+        )
+    for name, axis in (member for members in ties for member in members):
+        if name not in graph.specs or not 0 <= axis < len(graph.specs[name].shape):
+            raise ConfigError(
+                f"ties name axis {axis} of {name!r}, which the graph has not; use the graph that "
+                "the ties were found in"
+            )
+
+
+def _graph_data(graph: ParamGraph) -> dict[str, Any]:
+    """Return the graph as the page's scripts read it: numbers instead of names where they repeat.
+
+    A node is [operator, scope, attributes, [[parameter, role], ...]]; operators, parameters and
+    roles are positions in the lists beside it. A block is [scope, first node, last node, parent,
+    repeats].
+    """
+    operators = list(dict.fromkeys(node.op for node in graph.nodes))
+    parameters = {name: index for index, name in enumerate(graph.specs)}
+    return {
+        "kinds": KIND_NAMES,
+        "operators": [
+            [op, KIND_NAMES.index(KIND_OF.get(op, "other")), OPERATORS.get(op, "")]
+            for op in operators
+        ],
+        "roles": ROLES,
+        "nodes": [_node_data(node, operators, parameters) for node in graph.nodes],
+        "edges": graph.edges,
+        "parameters": [_spec_data(spec) for spec in graph.specs.values()],
+        "blocks": [[b.scope, b.first, b.last, b.parent, b.repeats] for b in find_blocks(graph)],
+        "untouched": [[name, graph.reasons.get(name, "")] for name in graph.untouched],
+        "aliases": graph.aliases,
+    }
+
+
+def _node_data(node: Node, operators: list[str], parameters: Mapping[str, int]) -> list[Any]:
+    uses = [[parameters[name], role] for name, role in node.parameters]
+    return [operators.index(node.op), node.scope, dict(node.attributes), uses]
+
+
+def _spec_data(spec: ParamSpec) -> dict[str, Any]:
+    value = {
+        "name": spec.name,
+        "shape": spec.shape,
+        "dtype": spec.dtype,
+        "axes": spec.axes,
+        "fan_in": spec.fan_in,
+        "groups": spec.groups if spec.groups > 1 else 0,
+        "sections": spec.sections if spec.sections > 1 else 0,
+        "place": "reads the input" if spec.stem else "makes the output" if spec.head else "",
+    }
+    return {key: item for key, item in value.items() if item or key in ("shape", "axes")}

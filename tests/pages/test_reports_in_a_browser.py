@@ -1,0 +1,67 @@
+"""Reports of every kind, opened in Chromium."""
+
+from __future__ import annotations
+
+import pytest
+from browser import poor_contrasts, problems_of, requests_of, show
+from report_examples import EXAMPLES
+
+pytestmark = pytest.mark.timeout(180)  # a browser and several models start first
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports")
+    for name, example in EXAMPLES.items():
+        (folder / f"{name}.html").write_text(example().to_html(), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_report_renders_with_contrast_and_asks_for_nothing(browser, reports, name, dark, width):
+    page = reports / f"{name}.html"
+    show(browser, page, width=width, height=2400, dark=dark)
+
+    assert poor_contrasts(browser) == []
+    assert problems_of(browser) == []
+    assert requests_of(browser) == [page.as_uri()]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_a_column_of_numbers_sorts_by_number_both_ways(browser, reports):
+    show(browser, reports / "initialization.html")
+    head = browser.find_elements("css selector", "th button")[1]
+
+    def column():
+        cells = browser.find_elements("css selector", "td.number")
+        return [int(cell.text.removesuffix(" %")) for cell in cells]
+
+    head.click()
+    assert column() == sorted(column())
+    head.click()
+    assert column() == sorted(column(), reverse=True)
+    assert head.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+
+
+def test_names_sort_as_people_count(browser, reports):
+    show(browser, reports / "initialization.html")
+
+    browser.find_elements("css selector", "th button")[0].click()
+
+    names = [c.text for c in browser.find_elements("css selector", "td:first-child")]
+    assert names == [f"model_{i}" for i in range(30)]
+
+
+def test_a_report_prints_light_and_without_buttons(browser, reports):
+    show(browser, reports / "continual.html", dark=True)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+
+    back = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    shown = browser.execute_script(
+        "return getComputedStyle(document.querySelector('header button')).display"
+    )
+
+    assert back == "rgb(255, 255, 255)"
+    assert shown == "none"
