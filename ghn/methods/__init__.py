@@ -1,0 +1,1 @@
+"""Methods from papers, each a choice at every stage of the engine and a training objective."""
