@@ -47,15 +47,17 @@ class Cut:
 
     Attributes:
         size: Numbers c of a chunk.
-        starts: Where each parameter begins among the numbers of all chunks, in the given order.
+        lengths: How the numbers of all chunks are split: each parameter and, where it is not zero,
+            what is dropped behind it.
+        pieces: For each parameter, in the given order, its place in that split.
         tensors: For each chunk, the number of the parameter that it begins in, topologically.
         nodes: For each chunk, the node of that parameter.
         places: For each chunk, the features of its place.
-        parameters: For each parameter, topologically, its node and the features of its first chunk.
     """
 
     size: int
-    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    pieces: tuple[int, ...]
     tensors: tuple[int, ...]
     nodes: tuple[int, ...]
     places: Float32[Tensor, "n p"]
@@ -85,14 +87,18 @@ def cut(specs: Mapping[Any, ParamSpec], size: int, straddle: bool) -> Cut:
 @functools.lru_cache(maxsize=64)
 def _cut(specs: tuple[ParamSpec, ...], size: int, straddle: bool) -> Cut:
     order = sorted(range(len(specs)), key=lambda i: specs[i].node)
-    starts = [0] * len(specs)
+    pieces = [0] * len(specs)
+    lengths: list[int] = []
     tensors: list[int] = []
     end = 0
     for rank, index in enumerate(order):
-        starts[index] = end
+        pieces[index] = len(lengths)
+        lengths.append(specs[index].numel)
         end += specs[index].numel
-        if not straddle:
-            end = -(-end // size) * size
+        whole = -(-end // size) * size
+        if whole > end and (not straddle or rank == len(order) - 1):
+            lengths.append(whole - end)
+            end = whole
         tensors += [rank] * (-(-end // size) - len(tensors))
     within = [i - tensors.index(rank) for i, rank in enumerate(tensors)]
     chosen = [specs[order[rank]] for rank in tensors]
@@ -102,7 +108,8 @@ def _cut(specs: tuple[ParamSpec, ...], size: int, straddle: bool) -> Cut:
     ]
     return Cut(
         size=size,
-        starts=tuple(starts),
+        lengths=tuple(lengths),
+        pieces=tuple(pieces),
         tensors=tuple(tensors),
         nodes=tuple(spec.node for spec in chosen),
         places=torch.tensor(places).reshape(-1, PLACE),
@@ -120,16 +127,16 @@ def as_recipes(
     values: Float[Tensor, "B n c"], specs: Mapping[Any, ParamSpec], plan: Cut
 ) -> dict[tuple[Any, ...], Recipe]:
     """Join chunks to one recipe for each stack of parameters that are alike."""
-    flat = values.flatten(1)
-    starts = dict(zip(specs, plan.starts, strict=True))
+    # Split at once: gradients of single slices would each fill a tensor of the whole size.
+    parts_of_all = values.flatten(1).split(plan.lengths, 1)
+    own = {key: parts_of_all[piece] for key, piece in zip(specs, plan.pieces, strict=True)}
     recipes: dict[tuple[Any, ...], Recipe] = {}
     for stack in stacks_of(specs):
-        size = stack.spec.numel
-        parts = [flat.narrow(1, starts[key], size) for key in stack.keys]
+        parts = [own[key] for key in stack.keys]
         joined = parts[0][:, None] if len(parts) == 1 else torch.stack(parts, 1)
         layout = Layout(stack.spec.shape, stack.spec.axes)
         recipes[stack.keys] = Dense(
-            joined.reshape(len(flat), len(parts), *stack.spec.shape), layout
+            joined.reshape(len(values), len(parts), *stack.spec.shape), layout
         )
     return recipes
 

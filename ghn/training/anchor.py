@@ -7,7 +7,7 @@ keeps tasks in continual learning, clients in federated learning, or preferences
 
 Source: von Oswald et al. 2020 (Continual learning with hypernetworks, arXiv 1906.00695), equation
 2: the regulariser, its look-ahead, random subsets, the heads of other tasks left out, weights by
-Fisher information. The reductions `"mean"` and `"relative"` are ours.
+Fisher information. The reduction `"relative"` is ours.
 
 Shape letters used in this file:
     C: kept conditions.
@@ -44,18 +44,18 @@ class AnchorConfig(Config):
         beta: Weight of the penalty beside the loss; 0 switches it off.
         memory: `"targets"` keeps what was emitted, C times the network's parameters; `"snapshot"`
             keeps one copy of the hypernetwork and emits from it again.
-        reduction: How the squared differences of one condition become a number. `"paper"`: their
-            sum, so that beta depends on the network's size. `"relative"`: their sum divided by that
-            of the squared targets, tensor by tensor, averaged over elements: free of size and
-            scale.
+        reduction: How the squared differences of one condition become a number. `"relative"`: the
+            mean over elements of the squared difference over the mean square of the tensor's
+            targets, free of size and scale. `"paper"`: the sum, as published, so that the right
+            beta depends on the network's size; 0.01 to 1 are common.
         subset: Most conditions that one penalty looks at, drawn at random; 0 for all.
         lookahead: Whether the penalty is taken after the optimiser's coming step on the loss
             instead of before it.
     """
 
-    beta: float = 1.0
+    beta: float = 100.0
     memory: str = "targets"
-    reduction: str = "paper"
+    reduction: str = "relative"
     subset: int = 0
     lookahead: bool = False
 
@@ -118,6 +118,8 @@ class OutputAnchor:
     @torch.no_grad()
     def refresh(self) -> None:
         """Take what is emitted now as the target of every kept condition."""
+        if not self.kept:
+            return
         modes = {part: part.training for part in self.ghn.modules()}
         self.ghn.eval()
         try:
@@ -130,6 +132,39 @@ class OutputAnchor:
             self.targets = targets
         else:
             self._snapshot = copy.deepcopy(self.ghn).eval().requires_grad_(False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the anchor remembers, by name; keys are not in it."""
+        state = {f"weights/{list(self.kept).index(k)}": v for k, v in self.weights.items()}
+        if self._scale is not None:
+            state["scale"] = self._scale
+        if self.targets is not None:
+            state["targets"] = self.targets
+        if self._snapshot is not None:
+            state |= {f"snapshot/{k}": v for k, v in self._snapshot.state_dict().items()}
+        return state
+
+    def load_state_dict(
+        self, state: Mapping[str, Tensor], keys: Sequence[Hashable], values: Sequence[Any] = ()
+    ) -> None:
+        """Take over what `state_dict` returned.
+
+        Args:
+            state: Tensors; they are the anchor's from now on.
+            keys: Names of the kept conditions, in the order in which they were kept.
+            values: Their values; the keys themselves if empty.
+        """
+        keys = list(keys)
+        self.kept = dict(zip(keys, values or keys, strict=True))
+        self.weights = {k: state[p] for i, k in enumerate(keys) if (p := f"weights/{i}") in state}
+        self._scale, self.targets = state.get("scale"), state.get("targets")
+        prefix = "snapshot/"
+        old = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        self._snapshot = None
+        if old:
+            self._snapshot = copy.deepcopy(self.ghn).eval()
+            self._snapshot.load_state_dict(old)
+            self._snapshot.requires_grad_(False)
 
     def choose(self, generator: torch.Generator | None = None) -> list[Hashable]:
         """Return the conditions that the next penalty is about: all, or some drawn at random."""

@@ -37,7 +37,8 @@ def test_chunks_from_the_graph_belong_to_one_parameter_each():
 
     assert plan.tensors == (0, 0, 1, 2, 2, 3, 3)
     assert plan.nodes == (1, 1, 1, 2, 2, 3, 3)
-    assert plan.starts == (24, 0, 16, 40)
+    assert plan.lengths == (10, 6, 5, 3, 12, 4, 12, 4)
+    assert plan.pieces == (4, 0, 2, 6)
     assert len(plan.places.unique(dim=0)) == plan.count
 
 

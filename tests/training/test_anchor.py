@@ -52,7 +52,7 @@ def test_right_after_keeping_the_penalty_is_zero_and_targets_are_emissions_to_th
     decoder, memory
 ):
     ghn = build(decoder)
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(memory=memory))
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, memory=memory))
 
     for name in "abc":
         anchor.keep(name)
@@ -83,7 +83,7 @@ def test_the_paper_penalty_is_the_mean_over_conditions_of_summed_squares(memory)
 
 def test_the_relative_penalty_does_not_depend_on_scale_or_size():
     ghn = build("chunked")
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(reduction="relative"))
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, reduction="relative"))
     anchor.keep("a")
     before = ghn(GRAPH, condition="a")
 
@@ -99,7 +99,7 @@ def test_the_relative_penalty_does_not_depend_on_scale_or_size():
 
 def test_importance_weighs_and_masks_leave_out():
     ghn = build()
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(reduction="paper"))
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, reduction="paper"))
     importance = {name: torch.full(spec.shape, 2.0) for name, spec in GRAPH.specs.items()}
     rows = torch.tensor([True, True, False, False])
     anchor.keep("a", importance=importance)
@@ -116,7 +116,7 @@ def test_importance_weighs_and_masks_leave_out():
 
 def test_the_penalty_has_no_gradient_on_rows_that_a_mask_leaves_out():
     ghn = build()
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig())
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, reduction="paper"))
     rows = torch.tensor([True, False, True, True])
     anchor.keep("a", mask={"2.weight": rows[:, None].expand(4, 8), "2.bias": rows})
     move(ghn)
@@ -130,7 +130,7 @@ def test_the_penalty_has_no_gradient_on_rows_that_a_mask_leaves_out():
 
 def test_a_random_subset_is_drawn_from_a_generator_and_divided_by_its_size():
     ghn = build()
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(subset=1, reduction="paper"))
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, subset=1, reduction="paper"))
     for name in "abc":
         anchor.keep(name)
     generator = torch.Generator().manual_seed(0)
@@ -196,7 +196,7 @@ def test_looking_ahead_sees_the_real_step_and_changes_nothing(name):
 
 def test_a_penalty_ahead_is_that_after_the_step_and_has_gradients_before_it():
     ghn = build()
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig())
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, reduction="paper"))
     anchor.keep("a")
     optimizer = torch.optim.Adam(ghn.parameters(), lr=0.01)
     emitted(ghn, "b").square().sum().backward()
@@ -217,7 +217,7 @@ def test_a_penalty_ahead_is_that_after_the_step_and_has_gradients_before_it():
 def test_conditions_that_are_vectors_are_kept_by_any_key():
     torch.manual_seed(0)
     ghn = build(condition=VectorEncoderConfig(inputs=3, dim=6))
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(reduction="paper"))
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, reduction="paper"))
     first, second = torch.randn(3), torch.randn(3)
     anchor.keep(0, first)
     anchor.keep((1, "x"), second)
@@ -230,7 +230,7 @@ def test_conditions_that_are_vectors_are_kept_by_any_key():
 
 def test_memory_of_a_snapshot_does_not_grow_with_conditions():
     ghn = build()
-    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(memory="snapshot"))
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, memory="snapshot"))
     for name in "abc":
         anchor.keep(name)
 
