@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ __all__ = ["METHODS", "RunConfig", "data_of", "run"]
 
 SPLITS = {"test": ("train", "test"), "val": ("fit", "val")}
 MATCHED = "-matched"
-SMALL_STATE = {"dim": 16, "state": 16, "chunk": 128, "codes": "learned"}
+SMALL_STATE: dict[str, Any] = {"dim": 16, "state": 16, "chunk": 128, "codes": "learned"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class RunConfig(Config):
 
     Attributes:
         benchmark: Name of a sequence of tasks: split-digits, permuted-digits, permuted-mnist,
-            split-cifar10.
+            split-cifar10, resnet32-cifar.
         methods: Learners to compare: recurrent, recurrent-reset, chunked, dense; with learned codes
             instead of codes from the graph recurrent-learned, chunked-learned, recurrent-16,
             recurrent-48, recurrent-grow; and fine-tuning, ewc, separate, joint, also as
@@ -76,7 +75,7 @@ class RunConfig(Config):
 class _Maker:
     """A learner's class and the settings that make it what its name says."""
 
-    learner: Callable[..., TaskLearner]
+    learner: type[TaskLearner]
     config: type[LoopConfig]
     settings: dict[str, Any]
 
@@ -84,7 +83,7 @@ class _Maker:
 METHODS: Registry[_Maker] = Registry("learner")
 """Learners by the names that a benchmark's table shows."""
 
-for _name, _settings in {
+_HYPERNETWORKS: dict[str, dict[str, Any]] = {
     "recurrent": {},
     "recurrent-reset": {"reset": True},
     "recurrent-learned": {"codes": "learned"},
@@ -94,8 +93,9 @@ for _name, _settings in {
     "recurrent-16": SMALL_STATE,
     "recurrent-48": {**SMALL_STATE, "state": 48},
     "recurrent-grow": {**SMALL_STATE, "grow": 8},
-}.items():
-    METHODS.register(_name)(_Maker(ContinualLearner, ContinualConfig, dict(_settings)))
+}
+for _name, _own in _HYPERNETWORKS.items():
+    METHODS.register(_name)(_Maker(ContinualLearner, ContinualConfig, _own))
 METHODS.register("fine-tuning")(_Maker(FineTuning, LoopConfig, {}))
 METHODS.register("ewc")(_Maker(EWC, EWCConfig, {}))
 METHODS.register("separate")(_Maker(Separate, LoopConfig, {}))

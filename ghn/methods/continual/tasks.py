@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ghn.data import ImageData, augment, load_images, normalize
 from ghn.errors import ConfigError, MissingExtraError
+from ghn.methods.continual.networks import ResNet32, convnet, perceptron
 from ghn.registry import Registry
 from ghn.rng import make_generator
 
@@ -119,26 +120,6 @@ BENCHMARKS: Registry[Benchmark] = Registry("benchmark")
 """Sequences of tasks by name."""
 
 
-def perceptron(inputs: int, hidden: int, outputs: int, width: float) -> nn.Module:
-    """Build a perceptron with two hidden layers."""
-    units = max(1, round(hidden * width))
-    return nn.Sequential(
-        *(nn.Linear(inputs, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU()),
-        nn.Linear(units, outputs),
-    )
-
-
-def convnet(outputs: int, width: float) -> nn.Module:
-    """Build three convolutions and a linear layer over their mean, for images of 32 x 32."""
-    few, many = max(1, round(16 * width)), max(1, round(32 * width))
-    return nn.Sequential(
-        *(nn.Conv2d(3, few, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(few, many, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(many, many, 3, padding=1), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(many, outputs)),
-    )
-
-
 def _vectors(data: ImageData) -> Float[Tensor, "N d"]:
     """Return grey images as vectors."""
     return normalize(data.images[:, :1]).flatten(1)
@@ -192,6 +173,40 @@ def _split(
     return tasks
 
 
+def _cifar_tens(seed: int, splits: tuple[str, str], batch: int) -> list[TaskData]:
+    """Make CIFAR-10 the first task, then five tasks of ten of CIFAR-100's classes."""
+    found = []
+    for number in range(6):
+        name = "cifar100" if number else "cifar10"
+        first = 10 * max(number - 1, 0)
+        halves = [load_images(name, split) for split in splits]
+        train, test = (d.take((d.labels >= first) & (d.labels < first + 10)) for d in halves)
+        shift = 10 * number - first
+        found.append(
+            TaskData(
+                "cifar10" if not number else f"cifar100, classes {first} to {first + 9}",
+                Batches(train.images, train.labels + shift, batch, seed=seed, augmented=True),
+                Batches(test.images, test.labels + shift, SCORED_AT_ONCE),
+                tuple(range(10 * number, 10 * number + 10)),
+            )
+        )
+    return found
+
+
+# The published hypernetwork for ResNet-32: 457,336 parameters with six tasks.
+RESNET_CHUNKED = {
+    "encoder": None,
+    "condition": {"type": "EmbeddingTableConfig", "dim": 32},
+    "decoder": {
+        "type": "ChunkedDecoderConfig",
+        "dim": 32,
+        "hidden": [],
+        "chunk": 7000,
+        "codes": 67,
+        "code_dim": 32,
+    },
+    "magnitude": "plain",
+}
 BENCHMARKS.register("split-digits")(
     Benchmark(
         summary="scikit-learn's 8 x 8 digits, five tasks of two classes; 64-50-50-2",
@@ -212,7 +227,9 @@ BENCHMARKS.register("permuted-digits")(
         settings={
             "ewc": {"strength": 3000.0},
             "ewc-matched": {"strength": 3000.0},
-            **dict.fromkeys(("recurrent-16", "recurrent-48", "recurrent-grow"), {"steps": 500}),
+            "recurrent-16": {"steps": 500},
+            "recurrent-48": {"steps": 500},
+            "recurrent-grow": {"steps": 500},
         },
         batch=64,
         data="digits",
@@ -238,6 +255,25 @@ BENCHMARKS.register("split-cifar10")(
         settings={},
         batch=64,
         data="cifar10",
+    )
+)
+
+
+BENCHMARKS.register("resnet32-cifar")(
+    Benchmark(
+        summary="CIFAR-10, then CIFAR-100 in tens, six tasks of one head of 60; ResNet-32",
+        count=6,
+        network=lambda width: ResNet32(60, width),
+        tasks=_cifar_tens,
+        settings={
+            "": {"steps": 4000, "rate": 1e-3},
+            "chunked-learned": {
+                "hypernetwork": RESNET_CHUNKED,
+                "anchor": {"beta": 0.05, "reduction": "paper"},
+            },
+        },
+        batch=128,
+        data="cifar100",
     )
 )
 

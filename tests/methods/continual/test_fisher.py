@@ -87,7 +87,7 @@ def test_ewc_forgets_less_than_fine_tuning():
     kept = {}
     for name, settings in (("ewc", {"strength": 1000.0}), ("fine-tuning", {})):
         learner = toy_learner(name, **settings)
-        for i in range(3):
+        for i in range(4):
             learner.learn(f"task {i}", toy_task(i))
         kept[name] = sum(learner.evaluate(toy_task(i, seed=1), f"task {i}") for i in range(2))
 

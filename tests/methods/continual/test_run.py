@@ -76,6 +76,28 @@ def test_benchmarks_are_balanced_seeded_and_fit_their_networks():
     assert labels.unique().tolist() == [0, 1]
 
 
+def test_the_published_setting_for_resnet_32_comes_out_by_instantiation():
+    from ghn.methods.continual import ContinualConfig, ContinualLearner
+
+    benchmark = BENCHMARKS["resnet32-cifar"]
+    model = benchmark.network(1.0)
+    settings = benchmark.settings["chunked-learned"]
+    learner = ContinualLearner(
+        model,
+        config=ContinualConfig.from_dict(settings),
+        example_inputs=torch.empty(2, 3, 32, 32),
+    )
+    for i in range(6):
+        learner.ghn.condition.add(f"task {i}")
+
+    assert sum(p.numel() for p in model.parameters()) == 468_540
+    assert learner.num_parameters() == 457_336
+    emitted = learner.ghn(learner.graph, condition="task 0")
+    assert {n: t.shape for n, t in emitted.items()} == {
+        n: p.shape for n, p in model.named_parameters()
+    }
+
+
 def test_a_run_gives_a_table_and_a_matched_network_has_the_hypernetworks_size(tmp_path):
     config = RunConfig(
         methods=("recurrent", "fine-tuning-matched"),
@@ -163,7 +185,7 @@ def test_an_avalanche_benchmark_becomes_tasks(monkeypatch):
 
     def experience(number, first):
         labels = torch.tensor([first, first + 1] * 5)
-        dataset = TensorDataset(torch.randn(10, 8), labels, torch.full((10,), number))
+        dataset = TensorDataset(torch.randn(10, 12), labels, torch.full((10,), number))
         return SimpleNamespace(
             dataset=dataset,
             current_experience=number,
