@@ -65,7 +65,7 @@ def shifted(specs, by):
 
 
 def small_decoders():
-    """Every decoder at a tiny size, by a name for the test report."""
+    """Decoders of any parameters at a tiny size, by a name for the test report."""
     from ghn.decoders import LowRankDecoderConfig, TiledDecoderConfig
 
     sizes = {"dim": DIM, "hidden": 24}
@@ -74,6 +74,32 @@ def small_decoders():
         "reshaped": LowRankDecoderConfig(**sizes, rank=6, rows=32, head="reshaped"),
         "tiled": TiledDecoderConfig(**sizes, block=8, map=5),
     }
+
+
+def network_decoders(specs):
+    """Decoders that emit all parameters of one network at a tiny size; some fit only these."""
+    from ghn.decoders import ChunkedDecoderConfig, DenseDecoderConfig, RecurrentDecoderConfig
+
+    total = sum(spec.numel for spec in specs.values())
+    learned = {"dim": DIM, "chunk": 64, "codes": -(-total // 64), "code_dim": 12}
+    return {
+        "dense": DenseDecoderConfig(dim=DIM, hidden=(24,), outputs=total),
+        "chunked": ChunkedDecoderConfig(dim=DIM, hidden=(24,), chunk=40),
+        "chunked_learned": ChunkedDecoderConfig(hidden=(24, 24), **learned),
+        "chunked_linear": ChunkedDecoderConfig(hidden=(), **learned),
+        "recurrent": RecurrentDecoderConfig(dim=DIM, state=24, chunk=40),
+        "recurrent_learned": RecurrentDecoderConfig(state=24, **learned),
+        "recurrent_node": RecurrentDecoderConfig(dim=DIM, state=24, chunk=10, readout="node"),
+        "recurrent_reset": RecurrentDecoderConfig(dim=DIM, state=24, chunk=40, reset=True),
+    }
+
+
+def build(config, seed=0):
+    """A decoder of these settings, with seeded weights."""
+    from ghn.decoders import DECODERS
+
+    torch.manual_seed(seed)
+    return next(d for d in DECODERS.values() if d.Config is type(config))(config)
 
 
 def emit(decoder, x, specs):

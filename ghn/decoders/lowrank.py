@@ -67,6 +67,7 @@ class LowRankDecoder(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = LowRankDecoderConfig
+    single_graph = False
 
     def __init__(self, config: LowRankDecoderConfig) -> None:
         super().__init__()

@@ -21,10 +21,13 @@ class Decoder(Protocol):
 
     Attributes:
         shared_codes: Whether rows and columns of all parameters speak of the same channels.
+        single_graph: Whether what is emitted for a parameter depends on the network's other
+            parameters; a call then takes all parameters of one graph.
     """
 
     Config: ClassVar[type[Config]]
     shared_codes: bool
+    single_graph: bool
 
     def __call__(
         self,

@@ -77,6 +77,7 @@ class TiledDecoder(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = TiledDecoderConfig
+    single_graph = False
 
     def __init__(self, config: TiledDecoderConfig) -> None:
         super().__init__()

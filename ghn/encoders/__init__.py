@@ -1,6 +1,7 @@
 """Encoders: from a graph to one vector for each of its nodes."""
 
 from ghn.encoders.features import NodeInput
+from ghn.encoders.fixed import FixedCodes, FixedCodesConfig
 from ghn.encoders.gated_gnn import GatedGNN, GatedGNNConfig
 from ghn.encoders.graphormer import Graphormer, GraphormerConfig
 from ghn.encoders.pyg import PyGConfig, PyGEncoder
@@ -8,6 +9,8 @@ from ghn.encoders.registry import ENCODERS
 
 __all__ = [
     "ENCODERS",
+    "FixedCodes",
+    "FixedCodesConfig",
     "GatedGNN",
     "GatedGNNConfig",
     "Graphormer",

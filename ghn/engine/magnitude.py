@@ -1,20 +1,24 @@
-r"""Magnitude: how large emitted parameters are. One rule for each role.
+r"""Magnitude: how large emitted parameters are. One rule for each role, in two modes.
 
 With v the decoder's raw values, s their root mean square (exact; of a low-rank product without
 expanding it), and g = spread ** tanh(log_spread s), which lies between 1/spread and spread and is 1
 where s = 1, so that the decoder keeps a bounded say:
 
-| role | result |
-|---|---|
-| weight, recurrent weight, direction, lora_a | (v / s) g size, see below |
-| lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 |
-| table, position, token, others | (v / s) g 0.02, spread ** 5 for spread |
-| bias, recurrent bias | (v / s) g 0.015 |
-| bias of a normalisation | (v / s) g 0.05 |
-| gain, scale | 2 sigmoid(v / 2) |
-| layer scale: a scale of channels that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) |
-| slope | 0.25 * 2 sigmoid(v / 2) |
-| magnitude (weight norm's g) | 2 sigmoid(v / 2) times the norm that the weight's rule asks for |
+| role | `"bounded"` | `"plain"` |
+|---|---|---|
+| weight, recurrent weight, direction, lora_a | (v / s) g size, see below | v size |
+| lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 | v sqrt(1 / fan_in) / 10 |
+| table, position, token, others | (v / s) g 0.02, spread ** 5 for spread | 0.02 v |
+| bias, recurrent bias | (v / s) g 0.015 | 0.015 v |
+| bias of a normalisation | (v / s) g 0.05 | 0.05 v |
+| gain, scale | 2 sigmoid(v / 2) | 1 + v / 10 |
+| layer scale: a scale that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) | 3e-6 (1 + v / 10) |
+| slope | 0.25 * 2 sigmoid(v / 2) | 0.25 (1 + v / 10) |
+| magnitude (weight norm's g), times the norm that its weight is to have | as gain | as gain |
+
+The bounded mode is for hypernetworks that predict where training starts. The plain one is for those
+whose emissions are trained to the end: weights may then have any size, and every number changes in
+proportion to what the decoder emits.
 
 Tables, positions and tokens have 0.02 as in timm and transformers. They meet activations of size 1,
 so a wider range is theirs to reach. What biases add is the same everywhere: averages over positions
@@ -73,10 +77,11 @@ from ghn.graphs import Node, ParamGraph, ParamSpec
 from ghn.graphs.structure import NORMS, SignalFacts, residual_branch_ends, signal_facts
 from ghn.kernels import Dense, LowRank, Recipe, Tiled, expand, mean_square, scaled
 
-__all__ = ["Rule", "apply_magnitude", "magnitude_rules"]
+__all__ = ["MODES", "Rule", "apply_magnitude", "magnitude_rules"]
 
 K = TypeVar("K", bound=Hashable)
 
+MODES = ("bounded", "plain")
 SMALL = 0.015
 TABLE = 0.02
 WIDE, HEAD = 5, 2  # exponents of the spread
@@ -84,6 +89,7 @@ ATTENDED = 0.4
 ADAPTER = 0.1
 NORM_BIAS = 0.05
 LAYER_SCALE = 3e-6
+AROUND_ONE = 0.1  # of what a plain emission adds to a factor
 # With more, a last gain would leave a branch next to nothing; with less, signals grow with depth.
 MOST_BRANCHES = 9
 BEFORE_LAYER_SCALE = 0.4
@@ -215,6 +221,7 @@ def apply_magnitude(
     rules: Mapping[K, Sequence[Rule]],
     spread: float = 1.25,
     shared_codes: bool = False,
+    mode: str = "bounded",
 ) -> dict[K, Recipe]:
     """Return recipes with the magnitudes that their rules ask for; differentiable.
 
@@ -223,7 +230,10 @@ def apply_magnitude(
         rules: A rule for each entry of each recipe, all of one kind.
         spread: Largest factor by which the decoder may deviate from the rule; above 1.
         shared_codes: Whether rows and columns of all parameters speak of the same channels.
+        mode: `"bounded"` or `"plain"`; see the module's docstring.
     """
+    if mode == "plain":
+        return {k: _plain(r, rules[k], shared_codes) for k, r in recipes.items()}
     result: dict[K, Recipe] = dict(recipes)
     sized = [k for k in recipes if rules[k][0].kind == "sized" and _numel(recipes[k])]
     if sized:
@@ -240,6 +250,25 @@ def apply_magnitude(
     return result
 
 
+def _plain(recipe: Recipe, rules: Sequence[Rule], shared_codes: bool) -> Recipe:
+    """Return raw values times constants; gains and the like are near 1."""
+    if rules[0].kind == "factor":
+        values = expand(recipe)
+        size = _per_entry([rule.size for rule in rules], values)
+        return Dense(size * (1.0 + AROUND_ONE * values), recipe.layout)
+    excess = [_excess(recipe, rule) if shared_codes else 1.0 for rule in rules]
+    sizes = [rule.size / math.sqrt(x) for rule, x in zip(rules, excess, strict=True)]
+    if len(set(sizes)) == 1:
+        return scaled(recipe, sizes[0])
+    return scaled(recipe, torch.tensor(sizes).to(_any_tensor(recipe)))
+
+
+def _any_tensor(recipe: Recipe) -> Tensor:
+    if isinstance(recipe, Dense):
+        return recipe.values
+    return recipe.left if isinstance(recipe, LowRank) else recipe.block
+
+
 def _factors(squares: Float[Tensor, " P"], rules: list[Rule], spread: float) -> Float[Tensor, " P"]:
     """Return what turns raw values into values of the size that each rule asks for."""
     limits = [(rule.size, max(rule.say * math.log(spread), 1e-6)) for rule in rules]
@@ -250,9 +279,13 @@ def _factors(squares: Float[Tensor, " P"], rules: list[Rule], spread: float) -> 
 
 
 def _squash(values: Float[Tensor, "n ..."], rules: Sequence[Rule]) -> Float[Tensor, "n ..."]:
-    size = values.new_tensor([rule.size for rule in rules])
-    size = size.reshape(-1, *[1] * (values.ndim - 1))
+    size = _per_entry([rule.size for rule in rules], values)
     return 2.0 * size * torch.sigmoid(values / 2.0)
+
+
+def _per_entry(numbers: list[float], values: Float[Tensor, "n ..."]) -> Tensor:
+    """Return a number for each entry, shaped to be multiplied with the values."""
+    return values.new_tensor(numbers).reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _excess(recipe: Recipe, rule: Rule) -> float:

@@ -89,7 +89,8 @@ def predict_params(
             function of the name. All by default.
         unsupported: What happens to parameters that the checkpoint was never trained for: `"keep"`
             their own values, or `"predict"` them all the same.
-        condition: For hypernetworks with a condition; None for all others.
+        condition: What the parameters are for, if the hypernetwork takes a condition: one value of
+            the kind that it was built for. None for all others.
         graph: The model's graph, where it is known from before; traced by default.
         seed: Seeds the initialization of a meta model's kept parameters; None counts as 0. The
             prediction itself draws nothing. The global random state is left alone.
@@ -122,8 +123,8 @@ def predict_params(
     batches = None if recalibrate is None else list(recalibrate)
     inner = check_model(model)
     has_meta = _has_meta(inner)
-    _check_settings(has_meta, condition, build, device, dtype)
-    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, dtype)
+    _check_settings(has_meta, build, device, dtype)
+    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, condition, dtype)
     real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
     meta = {n: r for n, r in plan.recipes.items() if n not in real}
     check_targets(real, plan.parameters)
@@ -186,8 +187,8 @@ def predict_state_dict(
         GHNError: As `predict_params`.
     """
     inner = check_model(model)
-    _check_settings(True, condition, None, device, dtype)
-    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, dtype)
+    _check_settings(True, None, device, dtype)
+    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, condition, dtype)
     tensors: dict[str, Tensor] = {}
     for name, recipe in plan.recipes.items():
         like = plan.parameters[name]
@@ -206,6 +207,7 @@ def _plan(
     checkpoint: Checkpoint,
     generate: Generate,
     unsupported: Unsupported,
+    condition: Any,
     dtype: torch.dtype | None,
 ) -> _Plan:
     """Do everything that can fail and changes nothing."""
@@ -218,7 +220,7 @@ def _plan(
     support = hypernetwork.config.support
     reasons = keep_reasons(graph, parameters, support, generate, unsupported)
     names = [name for name, reason in reasons.items() if reason is None]
-    found = run_hypernetwork(hypernetwork, graph, set(names)) if names else {}
+    found = run_hypernetwork(hypernetwork, graph, set(names), condition) if names else {}
     recipes = {name: found[name] for name in names}
     check_recipes(recipes, parameters, dtype)
     report = Report(
@@ -243,12 +245,8 @@ def _check_graph(graph: ParamGraph, parameters: dict[str, nn.Parameter]) -> None
 
 
 def _check_settings(
-    has_meta: bool, condition: Any, build: Build | None, device: Device, dtype: torch.dtype | None
+    has_meta: bool, build: Build | None, device: Device, dtype: torch.dtype | None
 ) -> None:
-    if condition is not None:
-        raise ConfigError(
-            f"condition={condition!r} was given, but the hypernetwork takes none; leave it out"
-        )
     if dtype is not None and not dtype.is_floating_point:
         raise ConfigError(f"dtype must be a floating-point type, got {dtype}")
     given = {"build": build, "device": device, "dtype": dtype}

@@ -13,7 +13,7 @@ from torch import nn
 from ghn.engine.checkpoint import embedded_checkpoints, load_ghn
 from ghn.errors import CheckpointError, ConfigError
 from ghn.graphs.graph import ParamGraph, ParamSpec
-from ghn.kernels import Recipe
+from ghn.kernels import Recipe, mean_square
 from ghn.rng import preserve_global_state
 
 __all__ = ["Hypernetwork", "find_hypernetwork", "run_hypernetwork"]
@@ -24,7 +24,8 @@ class Hypernetwork(Protocol):
     """What a prediction needs of a hypernetwork; `ghn.GHN` has it.
 
     Attributes:
-        config: Settings; `config.support` says what it was trained for.
+        config: Settings; `config.support` says what it was trained for. One whose
+            `config.condition` is not None takes `condition=` in `recipes`.
         decoder_name: The decoder that emits its recipes.
     """
 
@@ -70,18 +71,40 @@ def find_hypernetwork(
 
 @torch.no_grad()
 def run_hypernetwork(
-    hypernetwork: Hypernetwork, graph: ParamGraph, names: set[str]
+    hypernetwork: Hypernetwork, graph: ParamGraph, names: set[str], condition: Any = None
 ) -> dict[str, Recipe]:
-    """Return recipes for some parameters of a graph, in evaluation mode."""
+    """Return recipes for some parameters of a graph, in evaluation mode.
+
+    Raises:
+        ConfigError: If a condition is missing, is a batch, or is given to a hypernetwork without.
+    """
+    takes = getattr(hypernetwork.config, "condition", None) is not None
+    if condition is not None and not takes:
+        raise ConfigError(
+            f"condition={condition!r} was given, but the hypernetwork takes none; leave it out"
+        )
+    given: dict[str, Any] = {"condition": condition} if takes else {}
     module = hypernetwork if isinstance(hypernetwork, nn.Module) else nn.Identity()
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with preserve_global_state():
-            return hypernetwork.recipes([graph], select=lambda _, spec: spec.name in names)[0]
+            recipes = hypernetwork.recipes(
+                [graph], select=lambda _, spec: spec.name in names, **given
+            )[0]
     finally:
         for part, mode in modes.items():
             part.training = mode
+    if any(_is_batch(recipe) for recipe in recipes.values()):
+        raise ConfigError(
+            "condition= is a batch, but one model takes the parameters of one condition; pass a "
+            "single value"
+        )
+    return recipes
+
+
+def _is_batch(recipe: Recipe) -> bool:
+    return mean_square(recipe).ndim > 0
 
 
 def _reads_text(graph: ParamGraph) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ghn.errors import CheckpointError
@@ -138,6 +138,26 @@ class ParamGraph:
     def num_parameters(self) -> int:
         """Number of elements of all used parameters, tied ones counted once."""
         return sum(spec.numel for spec in self.specs.values())
+
+    def only(self: G, names: Collection[str]) -> G:
+        """Return the graph with some of the parameters; the others count as untouched.
+
+        Args:
+            names: Leading names of the parameters to keep; all operators are kept.
+        """
+        others = [name for name in self.specs if name not in names]
+        nodes = [
+            dataclasses.replace(n, parameters=tuple(p for p in n.parameters if p[0] in names))
+            for n in self.nodes
+        ]
+        return dataclasses.replace(
+            self,
+            nodes=nodes,
+            specs={name: spec for name, spec in self.specs.items() if name in names},
+            untouched=[*self.untouched, *others],
+            reasons={**self.reasons, **dict.fromkeys(others, "not selected")},
+            aliases={k: v for k, v in self.aliases.items() if v in names},
+        )
 
     def __repr__(self) -> str:
         return (

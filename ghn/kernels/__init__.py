@@ -12,6 +12,9 @@ from ghn.kernels.expand import (
     expand_out,
     is_finite,
     mean_square,
+    merged,
+    parted,
+    picked,
     scaled,
 )
 from ghn.kernels.many import expand_all, expand_all_out, expand_entries
@@ -33,5 +36,8 @@ __all__ = [
     "expand_out",
     "is_finite",
     "mean_square",
+    "merged",
+    "parted",
+    "picked",
     "scaled",
 ]

@@ -25,6 +25,9 @@ __all__ = [
     "expand_out",
     "is_finite",
     "mean_square",
+    "merged",
+    "parted",
+    "picked",
     "scaled",
     "updated",
 ]
@@ -148,29 +151,51 @@ def scaled(recipe: Recipe, factor: Float[Tensor, "*b"] | float) -> Recipe:
     return dataclasses.replace(recipe, **{name: tensor * factor})
 
 
-def entries(recipe: Recipe) -> list[Recipe]:
-    """Return the recipe of each entry of the first batch axis.
+def entries(recipe: Recipe, axis: int = 0) -> list[Recipe]:
+    """Return the recipe of each entry of a batch axis, by default the first.
 
     Gradients of all entries meet in one stacked tensor; those of single `entry` calls would each
     fill a tensor of the whole stack's size.
     """
-    tensors = {
-        field.name: value.unbind()
-        for field in dataclasses.fields(recipe)
-        if isinstance(value := getattr(recipe, field.name), Tensor)
-    }
+    tensors = {name: value.unbind(axis) for name, value in _tensors(recipe).items()}
     rows = zip(*tensors.values(), strict=True)
     return [dataclasses.replace(recipe, **dict(zip(tensors, row, strict=True))) for row in rows]
 
 
+def merged(recipe: Recipe) -> Recipe:
+    """Return the recipe with its first two batch axes as one."""
+    changed: dict[str, Any] = {k: v.flatten(0, 1) for k, v in _tensors(recipe).items()}
+    return dataclasses.replace(recipe, **changed)
+
+
+def parted(recipe: Recipe, count: int) -> Recipe:
+    """Return the recipe with its first batch axis as two, of which the first has `count` entries.
+
+    The inverse of `merged`.
+    """
+    changed: dict[str, Any] = {k: v.unflatten(0, (count, -1)) for k, v in _tensors(recipe).items()}
+    return dataclasses.replace(recipe, **changed)
+
+
 def entry(recipe: Recipe, index: int) -> Recipe:
     """Return the recipe of one entry of the first batch axis."""
-    tensors: dict[str, Any] = {
-        field.name: value[index]
-        for field in dataclasses.fields(recipe)
-        if isinstance(value := getattr(recipe, field.name), Tensor)
+    chosen: dict[str, Any] = {k: v[index] for k, v in _tensors(recipe).items()}
+    return dataclasses.replace(recipe, **chosen)
+
+
+def picked(recipe: Recipe, places: list[int], axis: int = 0) -> Recipe:
+    """Return the recipe of some entries of a batch axis."""
+    chosen: dict[str, Any] = {
+        name: value.index_select(axis, torch.tensor(places, device=value.device))
+        for name, value in _tensors(recipe).items()
     }
-    return dataclasses.replace(recipe, **tensors)
+    return dataclasses.replace(recipe, **chosen)
+
+
+def _tensors(recipe: Recipe) -> dict[str, Tensor]:
+    """Return the tensors of a recipe by field."""
+    fields = ((field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe))
+    return {name: value for name, value in fields if isinstance(value, Tensor)}
 
 
 def bound(recipe: Recipe) -> Float[Tensor, ""]:

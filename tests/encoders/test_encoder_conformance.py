@@ -41,7 +41,7 @@ def reordered(graph, seed):
 
 
 def test_the_registry_holds_what_the_documentation_names():
-    assert set(ENCODERS) == {"graphormer", "gated_gnn", "pyg"}
+    assert set(ENCODERS) == {"graphormer", "gated_gnn", "pyg", "fixed"}
     with pytest.raises(UnknownNameError, match="Did you mean 'graphormer'"):
         ENCODERS["graphomer"]
 
@@ -98,6 +98,8 @@ def test_reversing_every_edge_changes_the_embeddings(encoder, random_graph):
 
 
 def test_gradients_reach_every_parameter(encoder, random_graph):
+    if not list(encoder.parameters()):
+        pytest.skip("has none")
     batch = GraphBatch.from_graphs([random_graph(40, 0), random_graph(25, 1)])
     embeddings = encoder(batch)
     weights = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,93 @@
+"""`ghn run METHOD`: methods of papers, each with the settings of its `RunConfig` as flags."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+
+from ghn.cli import flags
+from ghn.cli.group import Commands
+from ghn.cli.models import AsJson
+from ghn.cli.output import note, print_json, print_table, progress_bar
+from ghn.methods.registry import METHODS, Method
+
+__all__ = ["app"]
+
+
+class Methods(Commands):
+    """The methods; their flags are built when one is run."""
+
+    late: ClassVar[dict[str, Any]] = {}
+
+
+app = typer.Typer(
+    cls=Methods,
+    no_args_is_help=True,
+    help="Run a paper's method on its benchmarks.",
+    add_completion=False,
+)
+
+
+@app.callback()
+def root() -> None:
+    """Run a paper's method on its benchmarks."""
+
+
+def _placeholder() -> None:
+    """Stand in for a command in lists of commands."""
+
+
+def _build(name: str, method: Method) -> Any:
+    """Return a method's command with one flag for each setting."""
+    module = method.load()
+
+    def command(**values: Any) -> None:
+        _run(module, values)
+
+    as_json = inspect.Parameter(
+        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
+    )
+    results = inspect.Parameter(
+        "results",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            Path | None, typer.Option("--results", help="Folder of the results; default: --out.")
+        ],
+    )
+    parameters = [*flags.parameters(module.RunConfig), results, as_json]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    built = typer.Typer(
+        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+    built.command(name=name, help=method.summary)(command)
+    return typer.main.get_command(built)
+
+
+def _run(module: Any, values: dict[str, Any]) -> None:
+    """Run a method with the given flags; print its table and write its results."""
+    from ghn.benchmarks.records import make_record
+
+    as_json, folder = values.pop("as_json"), values.pop("results")
+    config = module.RunConfig.from_dict(flags.collect(module.RunConfig, values, {}))
+    with progress_bar("Learning") as ticker:
+        result = module.run(config, ticker)
+    command = " ".join(["ghn", *sys.argv[1:]])
+    record = make_record(command, tuple(config.seeds), module.data_of(config))
+    result.write(folder or Path(config.out) / result.name, record.to_dict())
+    if as_json:
+        print_json({**result.to_dict(), "record": record.to_dict()})
+    else:
+        print_table(result.title, *result.table())
+    for path in result.files:
+        note(f"Written: {path}")
+
+
+for _name, _method in METHODS.items():
+    app.command(_name, help=_method.summary)(_placeholder)
+    Methods.late[_name] = functools.partial(_build, _name, _method)

@@ -1,0 +1,24 @@
+"""Conditions: from a user's value to vectors or tokens, and how they enter node embeddings."""
+
+from ghn.conditioning.entry import Addition, Concatenation, CrossAttention, FiLM
+from ghn.conditioning.images import ImageEncoder, ImageEncoderConfig
+from ghn.conditioning.registry import CONDITIONS, ENTRIES, Condition, Entry
+from ghn.conditioning.table import EmbeddingTable, EmbeddingTableConfig
+from ghn.conditioning.vectors import VectorEncoder, VectorEncoderConfig
+
+__all__ = [
+    "CONDITIONS",
+    "ENTRIES",
+    "Addition",
+    "Concatenation",
+    "Condition",
+    "CrossAttention",
+    "EmbeddingTable",
+    "EmbeddingTableConfig",
+    "Entry",
+    "FiLM",
+    "ImageEncoder",
+    "ImageEncoderConfig",
+    "VectorEncoder",
+    "VectorEncoderConfig",
+]

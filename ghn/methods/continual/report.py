@@ -1,0 +1,166 @@
+"""Results of a benchmark: a table, a picture of the matrices of accuracies, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ghn.io import atomic_path, write_json, write_text
+from ghn.methods.continual.metrics import Metrics, metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Result", "Row"]
+
+COLUMNS = [
+    "method",
+    ">parameters",
+    ">average accuracy",
+    ">when new",
+    ">backward transfer",
+    ">forgetting from best",
+    ">first task",
+    ">seconds",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One method with one seed.
+
+    Attributes:
+        method: Its name.
+        seed: The seed.
+        parameters: Learned numbers that the learner holds in the end.
+        matrix: Accuracies, in percent; see `ghn.methods.continual.metrics`.
+        seconds: Time spent on learning.
+        settings: Those of the learner.
+    """
+
+    method: str
+    seed: int
+    parameters: int
+    matrix: list[list[float]]
+    seconds: float
+    settings: dict[str, Any]
+
+    def metrics(self) -> Metrics:
+        """Return the summary of the matrix, in percent."""
+        return metrics(self.matrix)
+
+
+@dataclasses.dataclass
+class Result:
+    """What a run gave; see `ghn.methods.registry.Method`.
+
+    Attributes:
+        name: Short name, for folders.
+        title: What was measured.
+        rows: One for each method and seed.
+        files: Paths that were written.
+    """
+
+    name: str
+    title: str
+    rows: list[Row]
+    files: list[Path] = dataclasses.field(default_factory=list)
+
+    def by_method(self) -> dict[str, list[Row]]:
+        """Return the rows of each method."""
+        methods = dict.fromkeys(row.method for row in self.rows)
+        return {m: [row for row in self.rows if row.method == m] for m in methods}
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells: means and standard deviations over seeds, in percent."""
+        cells = []
+        for method, rows in self.by_method().items():
+            found = [row.metrics() for row in rows]
+            cells.append(
+                [
+                    method,
+                    f"{round(statistics.fmean(r.parameters for r in rows)):,}",
+                    _spread([m.average_accuracy for m in found]),
+                    _spread([m.learning_accuracy for m in found]),
+                    _spread([m.backward_transfer for m in found]),
+                    _spread([m.forgetting_from_best for m in found]),
+                    _spread([r.matrix[-1][0] for r in rows]),
+                    f"{statistics.fmean(r.seconds for r in rows):.0f}",
+                ]
+            )
+        return COLUMNS, cells
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON types, with the metrics of each row."""
+        rows = [
+            {**dataclasses.asdict(r), "metrics": dataclasses.asdict(r.metrics())} for r in self.rows
+        ]
+        return {"title": self.title, "rows": rows}
+
+    def write(self, folder: Path, record: dict[str, Any]) -> None:
+        """Write `results.json`, `results.md` and `matrix.svg`.
+
+        Args:
+            folder: Where to.
+            record: Where the result comes from: command, machine, versions.
+        """
+        write_json(folder / "results.json", {**self.to_dict(), "record": record})
+        columns, rows = self.table()
+        lines = [
+            f"# {self.title}",
+            "",
+            "| " + " | ".join(c.removeprefix(">") for c in columns) + " |",
+            "|" + "|".join("---:" if c.startswith(">") else "---" for c in columns) + "|",
+            *("| " + " | ".join(row) + " |" for row in rows),
+            "",
+            "Percent; mean ± standard deviation over seeds. Definitions: "
+            "`ghn/methods/continual/metrics.py`.",
+            "",
+            f"Command: `{record['command']}`",
+            "",
+            f"Machine: {json.dumps(record['machine'])}; versions: {json.dumps(record['versions'])}",
+            "",
+        ]
+        write_text(folder / "results.md", "\n".join(lines))
+        self.draw(folder / "matrix.svg")
+        self.files += [folder / name for name in ("results.json", "results.md", "matrix.svg")]
+
+    def draw(self, path: Path) -> None:
+        """Draw the mean matrix of accuracies of each method."""
+        from matplotlib.figure import Figure
+
+        groups = self.by_method()
+        figure = Figure(figsize=(2.6 * len(groups) + 0.8, 2.9), layout="constrained")
+        panels = figure.subplots(1, len(groups), squeeze=False)[0]
+        low = min(min(min(row) for row in r.matrix) for r in self.rows)
+        for axes, (method, rows) in zip(panels, groups.items(), strict=True):
+            image = _draw_matrix(axes, [row.matrix for row in rows], low)
+            axes.set_title(method, fontsize=9)
+        panels[0].set_ylabel("after task")
+        figure.colorbar(image, ax=list(panels), label="accuracy, %")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def _draw_matrix(axes: Axes, matrices: list[list[list[float]]], low: float) -> Any:
+    count = len(matrices[0])
+    mean = [
+        [
+            statistics.fmean(m[i][j] for m in matrices) if j < len(matrices[0][i]) else float("nan")
+            for j in range(count)
+        ]
+        for i in range(count)
+    ]
+    axes.set_xlabel("on task")
+    step = max(1, count // 5)
+    axes.set_xticks(range(0, count, step), [str(i + 1) for i in range(0, count, step)])
+    axes.set_yticks(range(0, count, step), [str(i + 1) for i in range(0, count, step)])
+    return axes.imshow(mean, vmin=low, vmax=100.0, cmap="viridis")
+
+
+def _spread(values: list[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
