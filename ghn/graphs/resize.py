@@ -11,6 +11,7 @@ a forward pass without values: every call in it must have the shape that the cha
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import ConfigError, UnsupportedModelError
-from ghn.graphs.channels.kept import Kept
+from ghn.graphs.channels.kept import Kept, side_by_side
 from ghn.graphs.channels.rules import Step
 from ghn.graphs.isolate import unwrap
 from ghn.graphs.module_sizes import ModuleSizes
@@ -78,6 +79,11 @@ class Resizer:
     def ties(self) -> ChannelTies:
         """The model's sets of channels."""
         return self._followed.ties
+
+    @functools.cached_property
+    def same_width(self) -> list[tuple[str, ...]]:
+        """Names of sets that lie side by side in one folded axis, and so need the same width."""
+        return side_by_side(self._followed.run, self._followed.atoms)
 
     def positions(self, widths: Mapping[str, int]) -> dict[str, list[Tensor]]:
         """Return which positions stay, for each axis of each parameter and buffer.

@@ -200,7 +200,9 @@ def _collect(
     for name, layout in layouts.items():
         for block in layout.blocks:
             (axis,) = block.dims
-            for number, (found, positions) in channels.members(block.labels).items():
+            members = channels.members(block.labels)
+            for number in sorted(members, key=lambda n: _coarse_first(members[n][1])):
+                found, positions = members[number]
                 if number not in atoms:
                     atoms[number] = found[np.argsort(positions[:, 0])]
                 index = positions[np.searchsorted(found, atoms[number])]
@@ -209,6 +211,12 @@ def _collect(
             if still:
                 frozen.append(FrozenAxis(name, axis, still, why))
     return axes, atoms, frozen
+
+
+def _coarse_first(positions: Array) -> tuple[int, int]:
+    """Sets along one axis in the order of their first positions, whole heads before their parts."""
+    first = np.sort(positions[:, 0])
+    return int(first[0]), -int(first[1])
 
 
 def _names(sets: Iterable[Sequence[TiedAxis]]) -> Iterator[str]:

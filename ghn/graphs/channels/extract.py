@@ -70,7 +70,8 @@ class Channels:
         for number in np.unique(sets[sets != NONE]).tolist():
             rows = order[sets[order] == number]
             atoms = np.unique(found.atom[rows])
-            result[number] = (atoms, found.position[rows].reshape(len(atoms), -1))
+            positions = found.position[rows].reshape(len(atoms), -1)
+            result[number] = (atoms, positions[:, np.argsort(positions.min(0))])
         return result
 
     def why_still(self, vector: Array) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from ghn.graphs.channels.labels import Array
 from ghn.graphs.channels.layouts import Block, Layout
 from ghn.graphs.channels.propagate import Propagation
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "side_by_side"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -75,3 +75,47 @@ class Kept:
     def rows(self, layout: Layout, dim: int, rows: int) -> int:
         """Return how many of an axis's equal parts are left."""
         return int(self.mask(self._run.ops.vector(layout, dim)).reshape(rows, -1).any(1).sum())
+
+
+def side_by_side(run: Propagation, atoms: Mapping[str, Array]) -> list[tuple[str, ...]]:
+    """Return the names of sets that share an axis of a folded tensor, part by part.
+
+    Such an axis has one size: a fused projection viewed as `[3, heads, d]` has as many places `d`
+    in its queries as in its values.
+
+    Args:
+        run: Labels carried through the whole forward pass.
+        atoms: For each set, by name, its atoms.
+    """
+    names = list(atoms)
+    set_of = np.full(run.labels.count, -1)
+    for number, name in enumerate(names):
+        set_of[atoms[name]] = number
+    groups: set[tuple[str, ...]] = set()
+    for labels in _folded(run):
+        for axis in range(labels.ndim):
+            fibres = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
+            for _, leaves in run.labels.leaves(fibres.ravel()):
+                if len(leaves) == fibres.size:
+                    groups.add(tuple(names[n] for n in _along(leaves, fibres.shape, set_of)))
+    return sorted(group for group in groups if len(group) > 1)
+
+
+def _folded(run: Propagation) -> Iterator[Array]:
+    """Yield each array of labels of more than one axis once."""
+    seen: set[int] = set()
+    for _, results in run.steps:
+        for block in (b for layout in results for b in layout.blocks):
+            if block.labels.ndim > 1 and id(block.labels) not in seen:
+                seen.add(id(block.labels))
+                yield block.labels
+
+
+def _along(leaves: Array, shape: tuple[int, ...], set_of: Array) -> list[int]:
+    """Return the sets whose channels differ along the last axis of a table of labels."""
+    found: set[int] = set()
+    for leaf in leaves.T:
+        table = leaf.reshape(shape)
+        differ = (table != table[:, :1]).any(1)
+        found |= set(set_of[table[differ]].ravel().tolist())
+    return sorted(found - {-1})
