@@ -221,3 +221,39 @@ def kernels(
                 ["running the networks", f"{1e3 * training.targets:.0f}", ""],
             ],
         )
+
+
+@app.command("ties")
+def ties(
+    model: ModelNames = None,
+    seed: Annotated[int, typer.Option(help="Of weights, inputs and permutations.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Permute the channels of models and see whether their functions stay.
+
+    Where torch-pruning is installed, its groups are permuted too.
+
+    Example: ghn bench ties --model timm:resnet50
+    """
+    from ghn.benchmarks.ties import MODELS, Outcome, measure_ties
+
+    with progress_bar("Permuting") as ticker:
+        report = measure_ties(tuple(model) if model else MODELS, seed, ticker)
+    if as_json:
+        print_json(report.to_dict())
+        return
+
+    def cells(outcome: Outcome | None) -> list[str]:
+        if outcome is None:
+            return ["not installed", "", ""]
+        if outcome.error:
+            return ["error", "", f"{outcome.seconds:.1f}"]
+        return [f"{outcome.share:.1%}", f"{outcome.change:.0e}", f"{outcome.seconds:.1f}"]
+
+    columns = [">channels", ">change", ">seconds"]
+    print_table(
+        "Output channels that were permuted, largest relative change of a logit (float64); "
+        "first by ghn, then by torch-pruning",
+        ["model", *columns, *columns],
+        [[row.model, *cells(row.ours), *cells(row.reference)] for row in report.rows],
+    )

@@ -8,8 +8,9 @@ trace falls back to a run on the CPU and says so.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -25,7 +26,15 @@ from ghn.graphs.record import Recorder
 from ghn.graphs.values import Values
 from ghn.rng import preserve_global_state
 
-__all__ = ["parameter_names", "trace"]
+__all__ = [
+    "ForwardError",
+    "Recording",
+    "Traced",
+    "parameter_names",
+    "recorded",
+    "trace",
+    "trace_with_inputs",
+]
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
@@ -34,12 +43,21 @@ CHECKS_OFF = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 CPU_LIMIT_BYTES = 4 << 30
 
 
-class _ForwardError(Exception):
-    """The model's own code raised `failure.error`; never leaves this module."""
+class ForwardError(Exception):
+    """The model's own code raised `failure.error`; callers of this module's users never see it."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure.error))
         self.failure = failure
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A graph, and the inputs and the device of the forward pass that it was read from."""
+
+    graph: ParamGraph
+    inputs: ExampleInputs
+    device: torch.device
 
 
 def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
@@ -64,13 +82,18 @@ def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
         >>> trace(nn.Linear(4, 2), torch.empty(1, 4)).parameters
         {'weight': [Use(node=1, role='weight')], 'bias': [Use(node=1, role='bias')]}
     """
+    return trace_with_inputs(model, example_inputs).graph
+
+
+def trace_with_inputs(model: nn.Module, example_inputs: Any = None) -> Traced:
+    """Return the graph of a model with the inputs that it was traced with; see `trace`."""
     model = unwrap(model)
     names, aliases = parameter_names(model)
     _check_traceable(model, names)
     options = candidates(model, example_inputs)
-    graph = _search(model, names, options, given=example_inputs is not None)
-    graph.aliases.update(aliases)
-    return graph
+    found = _search(model, names, options, given=example_inputs is not None)
+    found.graph.aliases.update(aliases)
+    return found
 
 
 def parameter_names(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
@@ -108,18 +131,19 @@ def _search(
     parameters: dict[str, nn.Parameter],
     options: Generator[ExampleInputs, Outcome, None],
     given: bool,
-) -> ParamGraph:
+) -> Traced:
     """Try inputs until the options are used up; return the graph that reaches most parameters."""
-    best: ParamGraph | None = None
+    best: Traced | None = None
     failures: list[tuple[ExampleInputs, Failure]] = []
     inputs: ExampleInputs | None = next(options)
     while inputs is not None:
         outcome: Outcome
         try:
-            outcome = _try(model, parameters, inputs)
-            if best is None or len(outcome.untouched) < len(best.untouched):
-                best = outcome
-        except _ForwardError as raised:
+            found = _try(model, parameters, inputs)
+            outcome = found.graph
+            if best is None or len(outcome.untouched) < len(best.graph.untouched):
+                best = found
+        except ForwardError as raised:
             outcome = raised.failure
             failures.append((inputs, outcome))
         try:
@@ -130,30 +154,50 @@ def _search(
         return best
     tried, failure = max(failures, key=lambda f: f[1].progress)
     if failure.guessed and _bytes(parameters) <= CPU_LIMIT_BYTES:
-        with contextlib.suppress(_ForwardError):
+        with contextlib.suppress(ForwardError):
             return _trace_on(CPU, model, parameters, tried)
     raise _explain(model, tried, failure.error, given) from failure.error
 
 
-def _try(
-    model: nn.Module, parameters: dict[str, nn.Parameter], inputs: ExampleInputs
-) -> ParamGraph:
+def _try(model: nn.Module, parameters: dict[str, nn.Parameter], inputs: ExampleInputs) -> Traced:
     """Trace on the meta device; if that needs values, on the CPU."""
     try:
         return _trace_on(META, model, parameters, inputs)
-    except _ForwardError as raised:
+    except ForwardError as raised:
         if _needs_values(raised.failure.error) and _bytes(parameters) <= CPU_LIMIT_BYTES:
-            with contextlib.suppress(_ForwardError):
+            with contextlib.suppress(ForwardError):
                 return _trace_on(CPU, model, parameters, inputs)
         raise
 
 
-def _trace_on(
-    device: torch.device,
-    model: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    inputs: ExampleInputs,
-) -> ParamGraph:
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One forward pass, as long as the model has stand-ins for its tensors.
+
+    Attributes:
+        recorder: The calls, and which of them wrote what.
+        inputs: Tensors passed to the model.
+        outputs: Tensors that it returned.
+        stand_in: Gives the stand-in of a parameter or buffer.
+        device: Where the pass ran.
+    """
+
+    recorder: Recorder
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    stand_in: Callable[[Tensor], Tensor]
+    device: torch.device
+
+
+@contextlib.contextmanager
+def recorded(model: nn.Module, inputs: ExampleInputs, device: torch.device) -> Iterator[Recording]:
+    """Run a model's forward pass and yield what it did; the model is as before afterwards.
+
+    Args:
+        model: A module without wrappers.
+        inputs: Arguments of the forward pass.
+        device: Where to run it; on the meta device nothing is allocated.
+    """
     with _quiet_backends(), preserve_global_state(), isolate(model, device) as twin:
         values = Values() if device.type == "meta" else None
         args, kwargs = inputs.on(device, values)
@@ -166,17 +210,28 @@ def _trace_on(
                 output = model(*args, **kwargs)
             except Exception as error:
                 guessed = recorder.guessed
-                raise _ForwardError(Failure(error, len(recorder.calls), guessed)) from error
-        stand_ins = {name: twin.of(p) for name, p in parameters.items()}
-        builder = GraphBuilder(recorder.calls, stand_ins, _flatten((args, kwargs)))
-        results = [(t, recorder.sources(t)) for t in _flatten(output)]
+                raise ForwardError(Failure(error, len(recorder.calls), guessed)) from error
+        yield Recording(recorder, _flatten((args, kwargs)), _flatten(output), twin.of, device)
+
+
+def _trace_on(
+    device: torch.device,
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    inputs: ExampleInputs,
+) -> Traced:
+    with recorded(model, inputs, device) as run:
+        recorder = run.recorder
+        stand_ins = {name: run.stand_in(p) for name, p in parameters.items()}
+        builder = GraphBuilder(recorder.calls, stand_ins, run.inputs)
+        results = [(t, recorder.sources(t)) for t in run.outputs]
         if device != META:
             builder.assumptions.append(
                 "the forward pass depends on values; it was recorded on the CPU with random input"
             )
         graph = builder.build(results, list(parameters))
         graph.reasons.update({n: recorder.why_unused(n) for n in graph.untouched})
-        return graph
+        return Traced(graph, inputs, device)
 
 
 @contextlib.contextmanager

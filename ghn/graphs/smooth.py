@@ -1,0 +1,161 @@
+"""Permutation smoothing: order channels so that neighbours have similar weights.
+
+A network's function does not depend on the order of its channels, but a field that is to write the
+weights as a function of channel position does: it fits smooth weights best. For each set of tied
+channels the order is a shortest Hamiltonian path over the channels' weights, all of a set's slices
+side by side: a travelling salesman's tour through them and one more city at distance zero from all,
+cut there. The sets are ordered one by one, which is exact: the length of one set's path does not
+depend on the order of another's channels.
+
+Source: Yang et al. 2024 (NeuMeta, arXiv 2410.11878), section on weight permutation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ghn.errors import MissingExtraError, UnsupportedModelError
+from ghn.graphs.isolate import unwrap
+from ghn.graphs.ties import ChannelSet, channel_ties, forget_caches, named_tensors, permute_channels
+
+__all__ = ["Smoothed", "channel_distances", "path_length", "smooth_channels"]
+
+# The solver takes distances in 16 bits.
+LARGEST = (1 << 16) - 1
+# The solver finds an order of 2,048 channels within 1 % of its best in about this time.
+SECONDS_PER_CHANNEL = 1e-3
+# Elements of a weight that are compared at a time.
+CHUNK = 1 << 14
+
+
+@dataclasses.dataclass(frozen=True)
+class Smoothed:
+    """What smoothing did.
+
+    Attributes:
+        before: Length of the path through the channels in their former order, by set.
+        after: Length of the path in their new order; their sum over all sets is the total
+            variation of the weights along tied axes.
+    """
+
+    before: dict[str, float]
+    after: dict[str, float]
+
+    @property
+    def reduction(self) -> float:
+        """By which share the total variation along tied axes has fallen."""
+        return 1.0 - sum(self.after.values()) / sum(self.before.values())
+
+
+def smooth_channels(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    effort: float = 1.0,
+    progress: Callable[[float, float, str], None] = lambda done, total, text: None,
+) -> Smoothed:
+    """Order the channels of every set so that neighbours are similar, in place.
+
+    The model computes the same function afterwards, up to rounding. The search is bounded by time:
+    two runs may find different orders of nearly the same length.
+
+    Args:
+        model: As for `ghn.trace`, with values.
+        example_inputs: As for `ghn.trace`.
+        effort: Multiplies the time for each search; 1 means a millisecond for each channel.
+        progress: Called with (sets done, sets in all, name of the set).
+
+    Returns:
+        The lengths of all paths before and after.
+
+    Raises:
+        UnsupportedModelError: If there is nothing to order, or the weights are not finite.
+        MissingExtraError: If fast-tsp is not installed.
+        GHNError: As `ghn.trace`.
+    """
+    sets = channel_ties(model, example_inputs).sets
+    if not sets:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no channels that may be permuted; see channel_ties(model)"
+        )
+    model = unwrap(model)
+    tensors = named_tensors(model)
+    before, after = {}, {}
+    for done, channels in enumerate(sets):
+        progress(done, len(sets), channels.name)
+        distances = channel_distances(tensors, channels)
+        same = torch.arange(channels.size)
+        before[channels.name] = after[channels.name] = path_length(distances, same)
+        order = _shortest_path(distances, effort * SECONDS_PER_CHANNEL * channels.size)
+        length = path_length(distances, order)
+        if length < before[channels.name]:
+            permute_channels(tensors, channels, order)
+            after[channels.name] = length
+    progress(len(sets), len(sets), "")
+    forget_caches(model)
+    return Smoothed(before, after)
+
+
+@torch.no_grad()
+def channel_distances(tensors: dict[str, Tensor], channels: ChannelSet) -> Float[Tensor, "c c"]:
+    """Return the L1 distances between the channels of a set, over all their weights.
+
+    Buffers, such as running statistics, count for nothing: they move with the channels.
+
+    Args:
+        tensors: Parameters and buffers by name.
+        channels: The set, of `c` channels.
+
+    Raises:
+        UnsupportedModelError: If a weight is not finite.
+    """
+    total = torch.zeros(channels.size, channels.size)
+    for tied in channels.axes:
+        tensor = tensors[tied.name]
+        if not isinstance(tensor, nn.Parameter):
+            continue
+        index = torch.from_numpy(tied.index).to(tensor.device)
+        slices = tensor.detach().movedim(tied.axis, 0)[index.flatten()].float()
+        for chunk in slices.reshape(channels.size, -1).split(CHUNK, 1):
+            total += torch.cdist(chunk, chunk, p=1).cpu()
+    if not total.isfinite().all():
+        raise UnsupportedModelError(
+            f"channels can be ordered by weights that are finite; those of {channels.name} are not"
+        )
+    return total
+
+
+def path_length(distances: Float[Tensor, "c c"], order: Tensor) -> float:
+    """Return the length of the path through channels in an order."""
+    return float(distances[order[:-1], order[1:]].sum())
+
+
+def _shortest_path(distances: Float[Tensor, "c c"], seconds: float) -> Tensor:
+    """Return an order `[c]` in which a path through all channels is short."""
+    count = len(distances)
+    if count < 3:
+        return torch.arange(count)
+    scale = LARGEST / max(float(distances.max()), torch.finfo(torch.float32).tiny)
+    cities = np.zeros((count + 1, count + 1), np.int32)  # the first city is at distance zero
+    cities[1:, 1:] = (distances * scale).round().numpy()
+    tour = _solver()(cities, duration_seconds=seconds, stop_when_converged=True)
+    start = tour.index(0)
+    return torch.tensor(tour[start + 1 :] + tour[:start]) - 1
+
+
+def _solver() -> Any:
+    try:
+        import fast_tsp
+    except ImportError as error:
+        raise MissingExtraError(
+            "ordering channels needs a solver of travelling salesman problems: "
+            "pip install 'ghn[neumeta]' (fast-tsp)"
+        ) from error
+    return fast_tsp.find_tour

@@ -1,0 +1,138 @@
+import itertools
+import sys
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from ties_helpers import gpt2, image, output_of, relative_change, tokens, with_random_values
+from torch import nn
+
+from ghn.errors import MissingExtraError, UnsupportedModelError
+from ghn.graphs import channel_ties, smooth_channels
+from ghn.graphs.smooth import channel_distances, path_length
+from ghn.graphs.ties import named_tensors
+
+pytest.importorskip("fast_tsp")
+
+SLOW = {
+    "resnet18": lambda: (timm.create_model("resnet18"), image()),
+    "resnet50": lambda: (timm.create_model("resnet50"), image()),
+    "mobilenetv3": lambda: (timm.create_model("mobilenetv3_large_100"), image()),
+    "densenet121": lambda: (timm.create_model("densenet121"), image()),
+    "vit_tiny": lambda: (timm.create_model("vit_tiny_patch16_224"), image(224)[:1]),
+    "gpt2": lambda: (gpt2(), (tokens(),)),
+}
+
+
+def small_net():
+    return with_random_values(
+        nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 2, 1))
+    )
+
+
+def total_variation(model):
+    """Sum of differences of neighbours along both channel axes of all weights."""
+    weights = [p.detach() for p in model.parameters() if p.ndim > 1]
+    return sum(float(w.diff(dim=d).abs().sum()) for w in weights for d in (0, 1))
+
+
+def check_function(model, inputs, effort):
+    model = with_random_values(model)
+    before = output_of(model, inputs)
+
+    smoothed = smooth_channels(model, inputs, effort=effort)
+
+    assert relative_change(before, output_of(model, inputs)) < 1e-4
+    assert smoothed.reduction > 0.0
+
+
+def test_a_smoothed_transformer_computes_what_it_did():
+    check_function(gpt2(n_layer=1, n_head=3, n_embd=24, vocab_size=50), (tokens(),), effort=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SLOW)
+def test_smoothed_networks_compute_what_they_did(name):
+    check_function(*SLOW[name](), effort=0.1)
+
+
+def test_distances_are_those_of_all_slices_of_all_weights():
+    model = small_net()
+    (channels,) = channel_ties(model, image(8)).sets
+
+    distances = channel_distances(named_tensors(model), channels)
+
+    rows = torch.cat(
+        [
+            model[0].weight.flatten(1),
+            model[0].bias[:, None],
+            model[1].weight[:, None],
+            model[1].bias[:, None],
+            model[3].weight.transpose(0, 1).flatten(1),
+        ],
+        1,
+    )
+    assert torch.allclose(distances, (rows[:, None] - rows[None]).abs().sum(-1), atol=1e-5)
+
+
+def test_the_order_is_the_shortest_of_all_orders():
+    model = small_net()
+    (channels,) = channel_ties(model, image(8)).sets
+    distances = channel_distances(named_tensors(model), channels)
+    best = min(path_length(distances, torch.tensor(p)) for p in itertools.permutations(range(7)))
+
+    smoothed = smooth_channels(model, image(8))
+
+    assert smoothed.after[channels.name] == pytest.approx(best, rel=1e-3)
+    after = channel_distances(named_tensors(model), channels)
+    assert path_length(after, torch.arange(7)) == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_total_variation_of_a_trained_network_falls_by_a_tenth():
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16.0
+    labels = torch.tensor(digits.target)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model("resnet18", num_classes=10, in_chans=1)
+        model.maxpool = nn.Identity()
+        optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
+        for _ in range(60):
+            picked = torch.randint(len(images), (64,))
+            loss = F.cross_entropy(model(images[picked]), labels[picked])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    model.eval()
+    before, outputs = total_variation(model), output_of(model, images)
+    accuracy = (outputs.argmax(1) == labels).float().mean()
+
+    smooth_channels(model, images[:2])
+
+    assert accuracy > 0.8
+    assert total_variation(model) < 0.9 * before
+    assert relative_change(outputs, output_of(model, images)) < 1e-4
+
+
+def test_weights_that_are_not_finite_are_an_error_and_nothing_moves():
+    model = small_net()
+    with torch.no_grad():
+        model[0].weight[0] = float("nan")
+    before = model[3].weight.clone()
+
+    with pytest.raises(UnsupportedModelError, match="finite"):
+        smooth_channels(model, image(8))
+
+    assert torch.equal(model[3].weight, before)
+
+
+def test_without_the_solver_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fast_tsp", None)
+
+    with pytest.raises(MissingExtraError, match=r"ghn\[neumeta\]"):
+        smooth_channels(small_net(), image(8))
