@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 
 from ghn.cli import flags
-from ghn.cli.group import Commands
+from ghn.cli.group import LateCommands
 from ghn.cli.models import AsJson
 from ghn.cli.output import note, print_json, print_table, progress_bar
 from ghn.methods.registry import METHODS, Method
@@ -19,14 +18,8 @@ from ghn.methods.registry import METHODS, Method
 __all__ = ["app"]
 
 
-class Methods(Commands):
-    """The methods; their flags are built when one is run."""
-
-    late: ClassVar[dict[str, Any]] = {}
-
-
 app = typer.Typer(
-    cls=Methods,
+    cls=LateCommands,
     no_args_is_help=True,
     help="Run a paper's method on its benchmarks.",
     add_completion=False,
@@ -46,27 +39,12 @@ def _build(name: str, method: Method) -> Any:
     """Return a method's command with one flag for each setting."""
     module = method.load()
 
-    def command(**values: Any) -> None:
-        _run(module, values)
-
-    as_json = inspect.Parameter(
-        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
-    )
-    results = inspect.Parameter(
-        "results",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            Path | None, typer.Option("--results", help="Folder of the results; default: --out.")
-        ],
-    )
-    parameters = [*flags.parameters(module.RunConfig), results, as_json]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    built = typer.Typer(
-        add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
-    )
-    built.command(name=name, help=method.summary)(command)
-    return typer.main.get_command(built)
+    results = Annotated[
+        Path | None, typer.Option("--results", help="Folder of the results; default: --out.")
+    ]
+    run = functools.partial(_run, module)
+    further = {"results": results, "as_json": AsJson}
+    return flags.build_command(name, method.summary, module.RunConfig, run, further)
 
 
 def _run(module: Any, values: dict[str, Any]) -> None:
@@ -90,4 +68,4 @@ def _run(module: Any, values: dict[str, Any]) -> None:
 
 for _name, _method in METHODS.items():
     app.command(_name, help=_method.summary)(_placeholder)
-    Methods.late[_name] = functools.partial(_build, _name, _method)
+    LateCommands.late[f"run {_name}"] = functools.partial(_build, _name, _method)

@@ -17,7 +17,7 @@ import pytest
 import typer.main
 
 from ghn.cli import app
-from ghn.cli.group import Commands
+from ghn.cli.group import LateCommands
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -105,11 +105,13 @@ def command_lines() -> list[str]:
 def test_command_lines_in_the_docs_are_taken_by_their_commands(line):
     words = [word for word in shlex.split(line)[1:] if word != "--help"]
     command: click.Command = typer.main.get_command(app)
+    path: list[str] = []
 
     while hasattr(command, "commands") and words:
-        name = words.pop(0)
-        assert name in command.commands, f"no command {name!r}"
-        command = Commands.late[name]() if name in Commands.late else command.commands[name]
+        path.append(words.pop(0))
+        assert path[-1] in command.commands, f"no command {path[-1]!r}"
+        late = LateCommands.late.get(" ".join(path))
+        command = late() if late else command.commands[path[-1]]
 
     if words:  # a bare name, such as `ghn train`, is a reference and no command line
         command.make_context("ghn", words)
