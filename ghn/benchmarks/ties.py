@@ -9,6 +9,7 @@ installed, the same for the groups of torch-pruning.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghn.benchmarks.processes import Failure, Limits, run_each
 from ghn.benchmarks.records import Record, make_record
 from ghn.benchmarks.ties_reference import permute_groups
 from ghn.graphs import shuffle_channels
@@ -23,7 +25,15 @@ from ghn.graphs.trace import trace_with_inputs
 from ghn.rng import make_generator
 from ghn.zoo.library import resolve_model
 
-__all__ = ["MODELS", "Outcome", "TiesReport", "TiesRow", "measure_ties", "randomise"]
+__all__ = [
+    "MODELS",
+    "Outcome",
+    "TiesReport",
+    "TiesRow",
+    "measure_model",
+    "measure_ties",
+    "randomise",
+]
 
 _NAMES = (
     "resnet18 resnet50 resnext50_32x4d seresnet50 ecaresnet26t resnest14d skresnet18 "
@@ -39,6 +49,7 @@ _NAMES = (
 MODELS = tuple(f"timm:{name}" for name in _NAMES.split())
 """Fifty models of as many kinds."""
 
+LIMITS = Limits(seconds=600.0, gigabytes=12.0)
 UNCHANGED = 1e-8  # largest relative change of logits in float64 that counts as rounding
 
 
@@ -91,6 +102,7 @@ class TiesReport:
 def measure_ties(
     models: Sequence[str] = MODELS,
     seed: int = 0,
+    jobs: int = 1,
     progress: Callable[[float, float, str], None] = lambda done, total, text: None,
 ) -> TiesReport:
     """Permute the channels of models and see what became of their functions.
@@ -98,19 +110,26 @@ def measure_ties(
     Args:
         models: Names as on the command line.
         seed: Of weights, inputs and permutations.
+        jobs: Number of models at a time, each in a process of its own.
         progress: Called with (models done, models in all, model).
     """
-    rows = []
-    for done, name in enumerate(models):
-        progress(done, len(models), name)
-        ours = _outcome(name, seed, _shuffled)
-        try:
-            reference = _outcome(name, seed, permute_groups)
-        except ImportError:
-            reference = None
-        rows.append(TiesRow(name, ours, reference))
-    progress(len(models), len(models), "")
-    return TiesReport(rows, make_record(f"ghn bench ties --seed {seed}", (seed,)))
+    rows = {}
+    work = functools.partial(measure_model, seed=seed)
+    for name, found in run_each(work, models, jobs, LIMITS):
+        lost = isinstance(found, Failure)
+        rows[name] = TiesRow(name, Outcome(error=found.text), None) if lost else found
+        progress(len(rows), len(models), name)
+    record = make_record(f"ghn bench ties --seed {seed}", (seed,))
+    return TiesReport([rows[name] for name in models], record)
+
+
+def measure_model(name: str, seed: int = 0) -> TiesRow:
+    """Permute the channels of one model; see `measure_ties`."""
+    ours = _outcome(name, seed, _shuffled)
+    try:
+        return TiesRow(name, ours, _outcome(name, seed, permute_groups))
+    except ImportError:
+        return TiesRow(name, ours, None)
 
 
 def _shuffled(model: nn.Module, inputs: Sequence[Any], seed: int) -> dict[str, Tensor]:

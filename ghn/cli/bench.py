@@ -227,6 +227,7 @@ def kernels(
 def ties(
     model: ModelNames = None,
     seed: Annotated[int, typer.Option(help="Of weights, inputs and permutations.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Number of models at a time.", min=1)] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Permute the channels of models and see whether their functions stay.
@@ -238,7 +239,7 @@ def ties(
     from ghn.benchmarks.ties import MODELS, Outcome, measure_ties
 
     with progress_bar("Permuting") as ticker:
-        report = measure_ties(tuple(model) if model else MODELS, seed, ticker)
+        report = measure_ties(tuple(model) if model else MODELS, seed, jobs, ticker)
     if as_json:
         print_json(report.to_dict())
         return

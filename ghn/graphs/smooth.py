@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -116,7 +117,8 @@ def channel_distances(tensors: dict[str, Tensor], channels: ChannelSet) -> Float
     Raises:
         UnsupportedModelError: If a weight is not finite.
     """
-    total = torch.zeros(channels.size, channels.size)
+    rows, columns = torch.triu_indices(channels.size, channels.size, 1)
+    total = torch.zeros(len(rows))
     for tied in channels.axes:
         tensor = tensors[tied.name]
         if not isinstance(tensor, nn.Parameter):
@@ -124,12 +126,14 @@ def channel_distances(tensors: dict[str, Tensor], channels: ChannelSet) -> Float
         index = torch.from_numpy(tied.index).to(tensor.device)
         slices = tensor.detach().movedim(tied.axis, 0)[index.flatten()].float()
         for chunk in slices.reshape(channels.size, -1).split(CHUNK, 1):
-            total += torch.cdist(chunk, chunk, p=1).cpu()
+            total += F.pdist(chunk, p=1).cpu()
     if not total.isfinite().all():
         raise UnsupportedModelError(
             f"channels can be ordered by weights that are finite; those of {channels.name} are not"
         )
-    return total
+    distances = torch.zeros(channels.size, channels.size)
+    distances[rows, columns] = distances[columns, rows] = total
+    return distances
 
 
 def path_length(distances: Float[Tensor, "c c"], order: Tensor) -> float:

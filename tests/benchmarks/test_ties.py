@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ghn.benchmarks import ties
-from ghn.benchmarks.ties import measure_ties
+from ghn.benchmarks.ties import measure_model
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +13,7 @@ def no_reference(monkeypatch):
 
 
 def test_a_row_says_how_many_channels_moved_and_that_the_function_stayed():
-    (row,) = measure_ties(["timm:test_resnet"]).rows
+    row = measure_model("timm:test_resnet")
 
     assert row.ours.unchanged
     assert 0.3 < row.ours.share < 1.0
@@ -28,7 +28,7 @@ def test_a_wrong_permutation_shows(monkeypatch):
 
     monkeypatch.setattr(ties, "_shuffled", wrong)
 
-    (row,) = measure_ties(["timm:test_resnet"]).rows
+    row = measure_model("timm:test_resnet")
 
     assert row.ours.change > 1e-3
     assert not row.ours.unchanged
@@ -40,7 +40,7 @@ def test_what_a_library_raises_is_its_outcome(monkeypatch):
 
     monkeypatch.setattr(ties, "_shuffled", broken)
 
-    (row,) = measure_ties(["timm:test_resnet"]).rows
+    row = measure_model("timm:test_resnet")
 
     assert row.ours.error == "RuntimeError: no"
     assert not row.ours.unchanged

@@ -6,6 +6,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from ties_helpers import gpt2, image, output_of, relative_change, tokens, with_random_values
+from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from ghn.errors import MissingExtraError, UnsupportedModelError
@@ -91,6 +92,7 @@ def test_the_order_is_the_shortest_of_all_orders():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_total_variation_of_a_trained_network_falls_by_a_tenth():
     from sklearn.datasets import load_digits
 
@@ -99,10 +101,10 @@ def test_total_variation_of_a_trained_network_falls_by_a_tenth():
     labels = torch.tensor(digits.target)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = timm.create_model("resnet18", num_classes=10, in_chans=1)
+        model = ResNet(BasicBlock, [1, 1, 1, 1], 10, 1, channels=(16, 16, 32, 32))
         model.maxpool = nn.Identity()
-        optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
-        for _ in range(60):
+        optimiser = torch.optim.AdamW(model.parameters(), 5e-3, weight_decay=0.5)
+        for _ in range(500):
             picked = torch.randint(len(images), (64,))
             loss = F.cross_entropy(model(images[picked]), labels[picked])
             optimiser.zero_grad()
@@ -114,7 +116,7 @@ def test_total_variation_of_a_trained_network_falls_by_a_tenth():
 
     smooth_channels(model, images[:2])
 
-    assert accuracy > 0.8
+    assert accuracy > 0.95
     assert total_variation(model) < 0.9 * before
     assert relative_change(outputs, output_of(model, images)) < 1e-4
 
