@@ -111,25 +111,34 @@ def measure_ties(
         models: Names as on the command line.
         seed: Of weights, inputs and permutations.
         jobs: Number of models at a time, each in a process of its own.
-        progress: Called with (models done, models in all, model).
+        progress: Called with (runs done, runs in all, model).
     """
-    rows = {}
-    work = functools.partial(measure_model, seed=seed)
-    for name, found in run_each(work, models, jobs, LIMITS):
-        lost = isinstance(found, Failure)
-        rows[name] = TiesRow(name, Outcome(error=found.text), None) if lost else found
-        progress(len(rows), len(models), name)
-    record = make_record(f"ghn bench ties --seed {seed}", (seed,))
-    return TiesReport([rows[name] for name in models], record)
+    found: dict[tuple[str, bool], Outcome | None] = {}
+    for reference in (False, True):
+        work = functools.partial(measure_model, seed=seed, reference=reference)
+        for name, outcome in run_each(work, models, jobs, LIMITS):
+            lost = isinstance(outcome, Failure)
+            found[name, reference] = Outcome(error=outcome.text) if lost else outcome
+            progress(len(found), 2 * len(models), name)
+    rows = [TiesRow(m, found[m, False] or Outcome(), found[m, True]) for m in models]
+    return TiesReport(rows, make_record(f"ghn bench ties --seed {seed}", (seed,)))
 
 
-def measure_model(name: str, seed: int = 0) -> TiesRow:
-    """Permute the channels of one model; see `measure_ties`."""
-    ours = _outcome(name, seed, _shuffled)
+def measure_model(name: str, seed: int = 0, reference: bool = False) -> Outcome | None:
+    """Permute the channels of one model; see `measure_ties`.
+
+    Args:
+        name: As on the command line.
+        seed: Of weights, inputs and permutations.
+        reference: Whether by torch-pruning.
+
+    Returns:
+        The outcome; None if torch-pruning is not installed.
+    """
     try:
-        return TiesRow(name, ours, _outcome(name, seed, permute_groups))
+        return _outcome(name, seed, permute_groups if reference else _shuffled)
     except ImportError:
-        return TiesRow(name, ours, None)
+        return None
 
 
 def _shuffled(model: nn.Module, inputs: Sequence[Any], seed: int) -> dict[str, Tensor]:

@@ -12,12 +12,12 @@ def no_reference(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
 
 
-def test_a_row_says_how_many_channels_moved_and_that_the_function_stayed():
-    row = measure_model("timm:test_resnet")
+def test_an_outcome_says_how_many_channels_moved_and_that_the_function_stayed():
+    outcome = measure_model("timm:test_resnet")
 
-    assert row.ours.unchanged
-    assert 0.3 < row.ours.share < 1.0
-    assert row.reference is None
+    assert outcome.unchanged
+    assert 0.3 < outcome.share < 1.0
+    assert measure_model("timm:test_resnet", reference=True) is None
 
 
 def test_a_wrong_permutation_shows(monkeypatch):
@@ -28,10 +28,10 @@ def test_a_wrong_permutation_shows(monkeypatch):
 
     monkeypatch.setattr(ties, "_shuffled", wrong)
 
-    row = measure_model("timm:test_resnet")
+    outcome = measure_model("timm:test_resnet")
 
-    assert row.ours.change > 1e-3
-    assert not row.ours.unchanged
+    assert outcome.change > 1e-3
+    assert not outcome.unchanged
 
 
 def test_what_a_library_raises_is_its_outcome(monkeypatch):
@@ -40,7 +40,7 @@ def test_what_a_library_raises_is_its_outcome(monkeypatch):
 
     monkeypatch.setattr(ties, "_shuffled", broken)
 
-    row = measure_model("timm:test_resnet")
+    outcome = measure_model("timm:test_resnet")
 
-    assert row.ours.error == "RuntimeError: no"
-    assert not row.ours.unchanged
+    assert outcome.error == "RuntimeError: no"
+    assert not outcome.unchanged
