@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
 from ghn.io import atomic_path, write_json, write_text
+from ghn.pages.markdown import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,20 +123,14 @@ def _markdown(result: InitResult) -> str:
             f"steps until the mean curve meets the final mean of `{base}`, in units of all steps; "
             "the median over networks.",
             "",
-            *_markdown_table(*summary_table(result)),
+            *markdown_table(*summary_table(result)),
             "",
             "## Networks",
             "",
-            *_markdown_table(*network_table(result)),
+            *markdown_table(*network_table(result)),
             "",
         ]
     )
-
-
-def _markdown_table(columns: list[str], rows: list[list[str]]) -> list[str]:
-    names = [c.removeprefix(">") for c in columns]
-    lines = ["---:" if c.startswith(">") else "---" for c in columns]
-    return ["| " + " | ".join(row) + " |" for row in (names, lines, *rows)]
 
 
 def draw_curves(result: InitResult, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghn.io import atomic_path, write_json, write_text
 from ghn.methods.continual.metrics import Metrics, metrics
+from ghn.pages.markdown import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,9 +113,7 @@ class Result:
         lines = [
             f"# {self.title}",
             "",
-            "| " + " | ".join(c.removeprefix(">") for c in columns) + " |",
-            "|" + "|".join("---:" if c.startswith(">") else "---" for c in columns) + "|",
-            *("| " + " | ".join(row) + " |" for row in rows),
+            *markdown_table(columns, rows),
             "",
             "Percent; mean ± standard deviation over seeds. Definitions: "
             "`ghn/methods/continual/metrics.py`.",
