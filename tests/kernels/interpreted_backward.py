@@ -43,18 +43,18 @@ def test_long_sums_are_added_in_chunks(monkeypatch):
     monkeypatch.setattr(triton_gradients, "REPETITIONS", 16)
     generator = torch.Generator().manual_seed(0)
     recipes = [
-        low_rank((7, 1025), "oi", 33, generator),
-        low_rank((509, 5), "io", 256, generator),
-        low_rank((3, 150, 3, 3), "oikk", 4, generator, lead=(2,)),
+        low_rank((7, 401), "oi", 33, generator),
+        low_rank((261, 5), "io", 150, generator),
+        low_rank((3, 50, 3, 3), "oikk", 4, generator, lead=(2,)),
         tiled((30, 31), "oi", (3, 2), generator),
-        tiled((2, 401), "oi", (3, 7), generator, lead=(2,)),
+        tiled((2, 151), "oi", (3, 7), generator, lead=(2,)),
     ]
 
     assert_gradients(recipes, random_grads(recipes), 1e-5)
 
 
 def test_a_wide_tensor_has_exact_gradients():
-    recipes = [low_rank((33, 8192), "oi", 32, torch.Generator().manual_seed(0))]
+    recipes = [low_rank((33, 2500), "oi", 32, torch.Generator().manual_seed(0))]
 
     assert_gradients(recipes, random_grads(recipes), 1e-5)
 
