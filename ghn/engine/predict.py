@@ -31,6 +31,7 @@ from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
 from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph
+from ghn.graphs.ties import forget_caches
 from ghn.graphs.trace import parameter_names, trace
 from ghn.kernels import Recipe
 
@@ -142,6 +143,7 @@ def predict_params(
                     build=build,
                 )
             write(real, plan.parameters)
+            forget_caches(inner)
             complete = batches is None
         if batches is not None:
             recalibrate_statistics(inner, batches)

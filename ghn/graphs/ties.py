@@ -284,9 +284,12 @@ def permute_channels(tensors: dict[str, Tensor], channels: ChannelSet, order: Te
 def forget_caches(model: nn.Module) -> None:
     """Have modules drop what they computed from weights and kept for evaluation.
 
-    They do that when they are put into training mode; all modes are as before afterwards.
+    Those that keep such things, such as the attention biases of timm's LeViT, drop them when they
+    are put into training mode, by a `train` of their own. All modes are as before afterwards.
     """
     modes = {module: module.training for module in model.modules()}
-    model.train()
+    for module in modes:
+        if type(module).train is not nn.Module.train:
+            module.train()
     for module, mode in modes.items():
         module.training = mode
