@@ -35,11 +35,12 @@ class TrainConfig(Config):
         meta_batch: Networks in a step, all on one batch of data. Several
             processes share them.
         batch: Images or excerpts in a step.
+        optimizer: `"muon"` for the hypernetwork's matrices, or `"adamw"` for all of it.
         lr: Peak learning rate.
         warmup: Steps of linear warm-up.
         cooldown: Share of the other steps in which the learning rate falls to zero, by a cosine;
             before, it is constant. Below 1, a run can be given more steps before it cools down.
-        weight_decay: Of AdamW.
+        weight_decay: Decoupled from the gradient.
         clip: Largest norm of the gradient.
         penalty: Weight of the emitted parameters' norms in the loss (GHN-3 has 3e-5); sizes are
             bounded by `ghn.spread` without it.
@@ -67,6 +68,7 @@ class TrainConfig(Config):
     steps: int = 40_000
     meta_batch: int = 4
     batch: int = 64
+    optimizer: str = "muon"
     lr: float = 1e-3
     warmup: int = 100
     cooldown: float = 1.0
@@ -104,6 +106,8 @@ class TrainConfig(Config):
             raise ConfigError(
                 f"mixed_precision must be 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}"
             )
+        if self.optimizer not in ("muon", "adamw"):
+            raise ConfigError(f"optimizer must be 'muon' or 'adamw', got {self.optimizer!r}")
         if not 0 < self.cooldown <= 1:
             raise ConfigError(f"cooldown must be above 0 and at most 1, got {self.cooldown}")
         if self.lr <= 0 or self.clip <= 0 or not 0 <= self.ema < 1:

@@ -25,12 +25,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ghn.engine.hypernet import GHN, GHNConfig
+from ghn.engine.hypernet import GHN
 from ghn.errors import ConfigError
 from ghn.io import write_json, write_text
-from ghn.rng import derive_seed, make_generator, preserve_global_state
+from ghn.rng import make_generator, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import evaluate
+from ghn.training.muon import make_optimizers
+from ghn.training.start import first_hypernetwork
 from ghn.training.state import load_state, newest, save_state
 from ghn.training.targets import TargetPool
 from ghn.training.tasks import Batches, cross_entropy, make_task
@@ -67,7 +69,7 @@ class StepRecord:
 
 
 class Trainer:
-    """One run: its hypernetwork, optimiser, averaged weights and counters.
+    """One run: its hypernetwork, optimisers, averaged weights and counters.
 
     Args:
         config: Settings.
@@ -85,9 +87,9 @@ class Trainer:
             project_dir=config.out,
         )
         self.task = make_task(config, config.split)
-        self.ghn = _begin(config).to(self.accelerator.device)
-        self.optimizer = torch.optim.AdamW(
-            self.ghn.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        self.ghn = first_hypernetwork(config).to(self.accelerator.device)
+        self.optimizers = make_optimizers(
+            self.ghn, config.optimizer, config.lr, config.weight_decay
         )
         self.average = {k: v.detach().clone() for k, v in self.ghn.named_parameters()}
         self.pool = TargetPool(
@@ -102,7 +104,7 @@ class Trainer:
         folder = newest(Path(self.config.out))
         if folder is None:
             return False
-        rest = load_state(folder, self.ghn, self.optimizer, self.average)
+        rest = load_state(folder, self.ghn, self.optimizers, self.average)
         self.step, self.skipped = rest["step"], rest["skipped"]
         self.seconds = rest["seconds"]
         return True
@@ -115,7 +117,7 @@ class Trainer:
             "config": self.config.to_dict(),
         }
         out = Path(self.config.out)
-        return save_state(out, self.step, self.ghn, self.optimizer, self.average, rest)
+        return save_state(out, self.step, self.ghn, self.optimizers, self.average, rest)
 
     def learning_rate(self) -> float:
         """Linear warm-up, constant, then a cosine to zero over the last steps."""
@@ -151,7 +153,7 @@ class Trainer:
             loss_sum += loss.item()
             hits += (logits.argmax(-1) == labels).float().mean().item()
             count += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.ghn.zero_grad(set_to_none=True)
         if heads:
             torch.autograd.backward(heads, gradients)
         loss_sum, hits, count = self._reduce([loss_sum, hits, count])
@@ -192,13 +194,13 @@ class Trainer:
     def _update(self) -> bool:
         """Step by the gradients found; False if they are not finite."""
         rate = self.learning_rate()
-        for group in self.optimizer.param_groups:
+        for group in (g for o in self.optimizers for g in o.param_groups):
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self.ghn.parameters(), self.config.clip)
         # Clipping by a norm that is not finite would write nan into every weight.
         finite = bool(norm.isfinite())
-        if finite:
-            self.optimizer.step()
+        for optimizer in self.optimizers if finite else ():
+            optimizer.step()
         self.step += 1
         with torch.no_grad():
             # Early on the average follows closely, so that it is never the initial weights.
@@ -213,27 +215,6 @@ class Trainer:
             ghn = GHN(self.ghn.config).to(self.accelerator.device)
         ghn.load_state_dict({**self.ghn.state_dict(), **self.average})
         return ghn.eval().requires_grad_(False)
-
-
-def _begin(config: TrainConfig) -> GHN:
-    """Return a fresh hypernetwork, or the one that the run begins with."""
-    if not config.start:
-        with preserve_global_state():
-            torch.manual_seed(derive_seed(config.seed, "init"))
-            return GHN(config.ghn.replace(modality=config.modality))
-    ghn = GHN.from_pretrained(config.start)
-    given = config.ghn.replace(modality=config.modality, support=ghn.config.support)
-    if config.ghn != GHNConfig() and given != ghn.config:
-        raise ConfigError(
-            f"start={config.start!r} has other settings than ghn: {ghn.config} is not {given}; "
-            "leave ghn out"
-        )
-    if ghn.config.modality != config.modality:
-        raise ConfigError(
-            f"start={config.start!r} writes networks for {ghn.config.modality}, the families "
-            f"{config.families} are for {config.modality}"
-        )
-    return ghn.train().requires_grad_(True)
 
 
 def train(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def save_state(
     out: Path,
     step: int,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     average: dict[str, Tensor],
     rest: dict[str, Any],
 ) -> Path:
@@ -49,15 +50,16 @@ def save_state(
         out: The run's folder.
         step: Optimiser steps taken.
         model: The hypernetwork.
-        optimizer: AdamW over the model's parameters.
+        optimizers: Of the model's parameters, each in one of them.
         average: Averaged weights, by name.
         rest: JSON values: counters and settings.
     """
     tensors = {f"model/{k}": v.detach() for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = value
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{name}/{key}"] = value
     final = out / f"step-{step:08d}"
     for left in out.glob("step-*.tmp"):  # by a process that was killed while saving
         shutil.rmtree(left, ignore_errors=True)
@@ -79,10 +81,10 @@ def save_state(
 def load_state(
     folder: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     average: dict[str, Tensor],
 ) -> dict[str, Any]:
-    """Read a checkpoint into a model, its optimiser and averaged weights; return the rest.
+    """Read a checkpoint into a model, its optimisers and averaged weights; return the rest.
 
     Raises:
         CheckpointError: If the checkpoint is damaged or does not belong to this model.
@@ -102,9 +104,10 @@ def load_state(
         raise CheckpointError(
             f"{folder} belongs to a hypernetwork of other sizes ({error}); choose another folder"
         ) from error
+    owners = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"
         found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if found:
-            optimizer.state[parameter] = found
+            owners[id(parameter)].state[parameter] = found
     return rest
