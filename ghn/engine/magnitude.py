@@ -9,7 +9,7 @@ where s = 1, so that the decoder keeps a bounded say:
 | weight, recurrent weight, direction, lora_a | (v / s) g size, see below | v size |
 | lora_b and others with a fan-in | (v / s) g sqrt(1 / fan_in) / 10 | v sqrt(1 / fan_in) / 10 |
 | table, position, token, others | (v / s) g 0.02, spread ** 5 for spread | 0.02 v |
-| bias, recurrent bias | (v / s) g 0.015 | 0.015 v |
+| bias, recurrent bias | (v / s) g 0.015; in squeeze-excite 0.035 and 0.12 | v times the same |
 | bias of a normalisation | (v / s) g 0.05 | 0.05 v |
 | gain, scale | 2 sigmoid(v / 2) | 1 + v / 10 |
 | layer scale: a scale that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) | 3e-6 (1 + v / 10) |
@@ -30,24 +30,30 @@ geometric mean of fan-in and fan-out, and the first that fits:
 - the layer that emits the output: sqrt(1 / (4 fan_in)), so that untrained logits are not confident,
   and spread ** 2 for spread;
 - the first layer, on the input: sqrt(1 / (6 fan_in));
-- layers of averages over all positions (squeeze-excite): sqrt(3 / (4 m)), and sqrt(3 / m) where
-  what was averaged is rectified; g is 1 here;
-- layers before a batch or group norm, which undoes their size in training: sqrt(1 / m), so that a
-  signal also gets through before statistics are known; depthwise ones sqrt(4 / m); g is 1 here;
-- other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks of layer norms
-  sqrt(1 / (100 fan_in));
+- layers of averages over all positions (squeeze-excite): squeezing ones sqrt(3 / m) where what was
+  averaged is rectified, and sqrt(11 / (200 m)) elsewhere, for trained signals have far larger
+  averages than random ones; spreading ones sqrt(9 / (100 m)); g is 1 here;
+- layers before a batch or group norm, which undoes their size in training: sqrt(18 / (25 m)), so
+  that a signal also gets through before statistics are known; depthwise ones sqrt(3 / m); g is 1
+  here;
+- other depthwise convolutions: sqrt(2 / (5 fan_in)), in networks of layer norms alone
+  sqrt(1 / (125 fan_in)), unless they are a whole residual branch;
 - linear layers, and convolutions like them (pointwise, ungrouped): sqrt(1 / (5 fan_in)), in
-  networks of layer norms, and of linear layers wherever there is one, its geometric mean with 0.01,
-  unless they read fewer than 4 columns; where they read averages by attention, 0.4 of that, since
-  what positions have in common passes an average undiminished;
-- other convolutions: sqrt(1 / (2 m)).
+  networks of layer norms alone, and of linear layers wherever there is a layer norm, its geometric
+  mean with 0.01; where they read averages by attention, 0.4 of that in networks without batch
+  norms, since what positions have in common passes an average undiminished, and of convolutions
+  in networks with batch norms 1.5 times that;
+- other convolutions: sqrt(1 / (2 m)), in networks of layer norms alone sqrt(1 / (5 m)).
 
 Parameters of an operator that ends a residual branch, biases of layers excepted, are multiplied by
-1 / sqrt(number of residual branches), 1/3 at least: activations then stay bounded at any depth,
-also where no batch statistics normalise them. Weights of a network of layer norms (it has more of
-them than batch norms), and of linear layers where there is one, need that not: what enters their
-branches is normalised. Weights before a layer scale are multiplied by 0.4, since networks that have
-them also tend to start their branches small.
+1 / sqrt(number of residual branches), 1/3 at least for gains and 1 / sqrt(14) for weights:
+activations then stay bounded at any depth, also where no batch statistics normalise them. Gains of
+layer norms that end branches go down to 2 / (number of branches), 0.15 at least: such networks
+start without their branches, and branches of a trained prediction add up. Weights that a norm
+precedes in their branch need none of it: convolutions in networks with layer norms, and linear
+layers in those with more of them than batch norms. Weights that mix channels before a layer scale
+are multiplied by 0.5, since networks that have them also tend to start their branches small. Group
+norms of one group count as layer norms here.
 
 Channels that share codes are not independent: C of them carry signals of r dimensions, the size of
 the codes, each C / r times over. Straight from a layer, with nothing but normalisations, sums and
@@ -85,15 +91,17 @@ MODES = ("bounded", "plain")
 SMALL = 0.015
 TABLE = 0.02
 WIDE, HEAD = 5, 2  # exponents of the spread
-ATTENDED = 0.4
+ATTENDED, ATTENDED_CONV = 0.4, 1.5
 ADAPTER = 0.1
 NORM_BIAS = 0.05
+DEPTHWISE = 0.4
+SQUEEZED_BIAS, SPREAD_BIAS = 0.035, 0.12
 LAYER_SCALE = 3e-6
 AROUND_ONE = 0.1  # of what a plain emission adds to a factor
 # With more, a last gain would leave a branch next to nothing; with less, signals grow with depth.
-MOST_BRANCHES = 9
-BEFORE_LAYER_SCALE = 0.4
-FEW = 4  # columns: coordinates, say
+MOST_BRANCHES = {"gain": 9, "weight": 14}
+LEAST_GAIN = 0.15
+BEFORE_LAYER_SCALE = 0.5
 _MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
 _FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
 _BIASES = frozenset({"bias", "recurrent_bias"})
@@ -129,11 +137,14 @@ def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
         branches = residual_branch_ends(graph)
         before_scale = _before_layer_scales(graph, branches)
         directions = {s.node: s for s in graph.specs.values() if s.role == "direction"}
+        spreading = {s.node for s in graph.specs.values() if s.role == "weight" and _spreads(s)}
         rules = {}
         for name, spec in graph.specs.items():
             node = graph.nodes[spec.node]
             size = weight_size(directions.get(spec.node, spec), node, facts)
             rule = _rule(spec, node, size, directions.get(spec.node), facts)
+            if spec.role in _BIASES and spec.node in facts.pooled and not spec.head:
+                rule = Rule("sized", SPREAD_BIAS if spec.node in spreading else SQUEEZED_BIAS)
             if spec.node in branches:
                 rule = _at_branch_end(rule, spec, node, branches[spec.node], facts)
             elif spec.node in before_scale and spec.role in _MATRICES:
@@ -150,28 +161,50 @@ def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
         return math.sqrt(1 / (4 * fan_in))
     if spec.stem:
         return math.sqrt(1 / (6 * fan_in))
-    rows, columns = (max(math.prod(spec.sizes(axes)), 1) for axes in ("o", "i"))
+    rows, columns = _sides(spec)
     mean_fan = fan_in * math.sqrt(rows / columns)
     if pooled := facts.pooled.get(spec.node):
-        return math.sqrt((3 if pooled == "rectified" else 0.75) / mean_fan)
+        if _spreads(spec):
+            return math.sqrt(0.09 / mean_fan)
+        return math.sqrt((3 if pooled == "rectified" else 0.055) / mean_fan)
     depthwise = node.op == "depthwise_conv"
     if spec.node in facts.renormed:
-        return math.sqrt((4 if depthwise else 1) / mean_fan)
+        return math.sqrt((3 if depthwise else 0.72) / mean_fan)
     if depthwise:
-        return math.sqrt((0.01 if _like_transformers(node, facts) else 0.4) / fan_in)
+        return math.sqrt((0.008 if _like_transformers(node, facts) else DEPTHWISE) / fan_in)
     like_linear = math.prod(spec.sizes("k")) == node.attributes.get("groups", 1) == 1
     if node.op.startswith("conv") and not like_linear:
-        return math.sqrt(0.5 / mean_fan)
+        return math.sqrt((0.2 if _like_transformers(node, facts) else 0.5) / mean_fan)
+    return _linear_size(fan_in, node, facts) * _attended_share(spec, node, facts)
+
+
+def _linear_size(fan_in: int, node: Node, facts: SignalFacts) -> float:
     size = math.sqrt(1 / (5 * fan_in))
-    if _like_transformers(node, facts) and fan_in >= FEW:
-        size = math.sqrt(0.01 * size)
-    return ATTENDED * size if spec.node in facts.attended else size
+    return math.sqrt(0.01 * size) if _like_transformers(node, facts) else size
+
+
+def _attended_share(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
+    if spec.node not in facts.attended:
+        return 1.0
+    if facts.batch_norms:
+        return 1.0 if node.op == "linear" else ATTENDED_CONV
+    return ATTENDED
+
+
+def _sides(spec: ParamSpec) -> tuple[int, int]:
+    rows, columns = (max(math.prod(spec.sizes(axes)), 1) for axes in ("o", "i"))
+    return rows, columns
+
+
+def _spreads(spec: ParamSpec) -> bool:
+    """Whether a layer emits as many channels as it reads, or more."""
+    rows, columns = _sides(spec)
+    return rows >= columns
 
 
 def _like_transformers(node: Node, facts: SignalFacts) -> bool:
     """Whether a layer is one of a transformer, also where a network mixes such with others."""
-    most = facts.layer_norms > facts.batch_norms
-    return most or (node.op == "linear" and facts.layer_norms > 0)
+    return facts.layer_norms > 0 and (node.op == "linear" or not facts.batch_norms)
 
 
 def _rule(
@@ -200,9 +233,10 @@ def _rule(
 
 
 def _before_layer_scales(graph: ParamGraph, branches: Mapping[int, int]) -> set[int]:
-    """Return the operators that layer scales at the ends of branches read."""
+    """Return the operators that mix channels right before the layer scale of a branch."""
     scales = {index for index in branches if graph.nodes[index].op == "mul"}
-    return {start for start, end in graph.edges if end in scales}
+    before = {start for start, end in graph.edges if end in scales}
+    return {index for index in before if graph.nodes[index].op != "depthwise_conv"}
 
 
 def _at_branch_end(
@@ -210,10 +244,24 @@ def _at_branch_end(
 ) -> Rule:
     if spec.role == "scale" and node.op == "mul" and spec.numel > 1:
         return dataclasses.replace(rule, size=LAYER_SCALE)
-    unscaled = spec.role in _MATRICES and _like_transformers(node, facts)
-    if unscaled or (spec.role in _BIASES and node.op not in NORMS):
+    if node.op == "depthwise_conv" and spec.role == "weight" and facts.layer_norms:
+        return dataclasses.replace(rule, size=math.sqrt(DEPTHWISE / max(spec.fan_in, 1)))
+    if spec.role in _MATRICES and _enters_normalised(node, facts):
         return rule
-    return dataclasses.replace(rule, size=rule.size / math.sqrt(min(branches, MOST_BRANCHES)))
+    if spec.role in _BIASES and node.op not in NORMS:
+        return rule
+    most = MOST_BRANCHES["weight" if spec.role in _MATRICES else "gain"]
+    factor = 1 / math.sqrt(min(branches, most))
+    if spec.role == "gain" and node.op in ("layer_norm", "rms_norm"):
+        factor = min(factor, max(2 / branches, LEAST_GAIN))
+    return dataclasses.replace(rule, size=rule.size * factor)
+
+
+def _enters_normalised(node: Node, facts: SignalFacts) -> bool:
+    """Whether residual branches that end in a layer begin with a norm, as transformers' do."""
+    if node.op == "linear":
+        return facts.layer_norms > facts.batch_norms
+    return facts.layer_norms > 0
 
 
 def apply_magnitude(

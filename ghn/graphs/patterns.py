@@ -1,8 +1,8 @@
 """Operators that models write out by hand, recognised in the graph and named.
 
 Root-mean-square normalisation, which most language models spell as
-`weight * (x * rsqrt(mean(x ** 2) + eps))`, and low-rank adapters, `layer(x) + s * B(A(x))`. What
-the name replaces loses its readers and is pruned.
+`weight * (x * rsqrt(mean(x ** 2) + eps))` and timm's SimpleNorm by the variance, and low-rank
+adapters, `layer(x) + s * B(A(x))`. What the name replaces loses its readers and is pruned.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 __all__ = ["fold_adapters", "fold_rms_norms"]
+
+
+# What signals are divided by, from the last operator to the first.
+_SCALES = (("pow", "add", "mean", "pow"), ("pow", "mean", "pow"), ("pow", "add", "variance"))
 
 
 class Draft(Protocol):
@@ -88,15 +92,12 @@ def _belongs(draft: Any, part: str) -> bool:
 
 
 def _normalised(drafts: list[Any], index: int) -> int | None:
-    """Return x if node `index` is x * rsqrt(mean(x ** 2) [+ eps]), else None."""
+    """Return x if node `index` is x * rsqrt(mean(x ** 2) [+ eps]) or by variance, else None."""
     product = drafts[index]
     if product.op not in ("mul", "div") or product.parameters or len(product.inputs) != 2:
         return None
     for data, factor in (product.inputs, product.inputs[::-1]):
-        chain = _descend(drafts, factor, ("pow", "add", "mean", "pow"))
-        if chain is None:
-            chain = _descend(drafts, factor, ("pow", "mean", "pow"))
-        if chain == data:
+        if any(_descend(drafts, factor, chain) == data for chain in _SCALES):
             return data
     return None
 

@@ -54,7 +54,7 @@ class SignalFacts:
         pooled: Layers that read averages over all positions, or what became of them:
             `"rectified"` if the averages are of a rectified signal, else `"plain"`.
         renormed: Their output goes into a batch or group norm, which undoes its size.
-        layer_norms: Number of layer and RMS norms.
+        layer_norms: Number of layer and RMS norms, and of group norms with one group.
         batch_norms: Number of batch norms.
     """
 
@@ -73,6 +73,7 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
     count = len(graph.nodes)
     linear, rectified, pooled = [False] * count, [False] * count, [""] * count
     readers: dict[int, str] = {}
+    made = _channels_made(graph)
     for index, node in enumerate(graph.nodes):
         sources = before[index]
         inputs = {pooled[u] for u in sources}
@@ -83,13 +84,13 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
         rectified[index] = node.op in _RELU_LIKE or (
             not layer and node.op not in NORMS and any(rectified[u] for u in sources)
         )
-        if node.op == "mean":
+        if node.op == "mean" or _has_one_query(graph, before, made, index):
             pooled[index] = "rectified" if any(rectified[u] for u in sources) else "plain"
         elif sources and "" not in inputs:
             if layer:
                 readers[index] = max(inputs)
             pooled[index] = "plain" if layer else max(inputs)
-    crossed = _crossed(graph, before)
+    crossed = _crossed(graph, before, made)
     return SignalFacts(
         aligned=frozenset(
             v for v in range(count) if v not in crossed and any(linear[u] for u in before[v])
@@ -98,9 +99,15 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
         crossed=crossed,
         pooled=readers,
         renormed=_renormed(graph, before),
-        layer_norms=sum(node.op in ("layer_norm", "rms_norm") for node in graph.nodes),
+        layer_norms=sum(_normalises_positions(node) for node in graph.nodes),
         batch_norms=sum(node.op == "batch_norm" for node in graph.nodes),
     )
+
+
+def _normalises_positions(node: Node) -> bool:
+    """Whether an operator is a layer or RMS norm, or a group norm with one group."""
+    one_group = node.op == "group_norm" and node.attributes.get("groups") == 1
+    return one_group or node.op in ("layer_norm", "rms_norm")
 
 
 def _scales_channels(node: Node) -> bool:
@@ -114,14 +121,29 @@ def _averages(graph: ParamGraph, before: list[list[int]], index: int) -> bool:
     return op == "attention" or (op == "matmul" and weighted)
 
 
-def _crossed(graph: ParamGraph, before: list[list[int]]) -> frozenset[int]:
-    """Find linear layers whose inputs are not as many as the channels that reach them."""
+def _has_one_query(
+    graph: ParamGraph, before: list[list[int]], made: dict[int, int], index: int
+) -> bool:
+    """Whether an operator averages by one set of weights, which a layer of one channel makes."""
+    weights = [u for u in before[index] if graph.nodes[u].op == "softmax"]
+    alone = any(made.get(w) == 1 for u in weights for w in before[u])
+    return graph.nodes[index].op == "matmul" and alone
+
+
+def _channels_made(graph: ParamGraph) -> dict[int, int]:
+    """Return the number of channels that operators with weights emit."""
     made: dict[int, int] = {}
-    wanted: dict[int, set[int]] = {}
     for spec in graph.specs.values():
         channels = spec.sizes("o")
         if channels and spec.role in ("weight", "gain", "direction"):
             made[spec.node] = math.prod(channels)
+    return made
+
+
+def _crossed(graph: ParamGraph, before: list[list[int]], made: dict[int, int]) -> frozenset[int]:
+    """Find linear layers whose inputs are not as many as the channels that reach them."""
+    wanted: dict[int, set[int]] = {}
+    for spec in graph.specs.values():
         if spec.fan_in:
             wanted.setdefault(spec.node, set()).add(spec.fan_in)
     channels_of, found = [0] * len(graph.nodes), set()
@@ -151,8 +173,8 @@ def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
     shortcut), or if both come from one operator nearby and one of them passed at most one
     convolution or linear layer and the other more (a projection shortcut). The branch ends in the
     last operator before the sum that has a weight, a gain or a scale. Branches without such an
-    operator, or whose last one is undone by a normalisation without a gain, do not count; nor do
-    sums that nothing but a batch norm reads.
+    operator, or whose last one is undone by a normalisation without a gain, do not count; of sums
+    that nothing but a batch norm reads only layer scales do.
 
     Returns:
         Node index of each branch end, with the number of residual branches in the whole network.
@@ -163,10 +185,12 @@ def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
     count = 0
     undone = _read_by_batch_norm_alone(graph)
     for index, node in enumerate(graph.nodes):
-        if node.op != "add" or len(before[index]) < 2 or index in undone:
+        if node.op != "add" or len(before[index]) < 2:
             continue
         for tip, start in _branches(graph.nodes, before, index, above):
             found = _last_scaling(graph.nodes, before, above, tip, start)
+            if index in undone:
+                found = {end for end in found if graph.nodes[end].op == "mul"}
             count += bool(found)
             ends |= found
     return dict.fromkeys(sorted(ends), count)

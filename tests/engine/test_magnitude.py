@@ -93,26 +93,17 @@ def test_norms_around_a_weight_decide_its_size():
 
     assert size() == Rule("sized", 40**-0.5, reads="mixed")
     assert size("relu") == size()
-    assert size("batch_norm").size == pytest.approx(math.sqrt(8 * 16) ** -0.5)
+    assert size("batch_norm").size == pytest.approx((0.72 / math.sqrt(8 * 16)) ** 0.5)
     assert (size("batch_norm").say, size("layer_norm").say) == (0, 1)
     assert size("layer_norm").size == pytest.approx(math.sqrt(0.01 * size().size))
     assert size(head=True).size == pytest.approx(32**-0.5)
     assert size(stem=True) == Rule("sized", 48**-0.5)
     assert size("batch_norm", op="depthwise_conv").size == pytest.approx(
-        2 * math.sqrt(8 * 16) ** -0.5
+        (3 / math.sqrt(8 * 16)) ** 0.5
     )
-    assert size("layer_norm", op="depthwise_conv").size == pytest.approx(math.sqrt(0.01 / 8))
+    assert size("layer_norm", op="depthwise_conv").size == pytest.approx(math.sqrt(0.008 / 8))
     assert size("group_norm") == size("batch_norm")
     assert size("concat", "batch_norm") == size("batch_norm")
-
-
-def test_coordinates_meet_weights_of_their_own_size_in_networks_of_layer_norms():
-    def size(fan_in):
-        graph = graph_with("weight", "oi", (16, fan_in), ("layer_norm",), "linear", fan_in=fan_in)
-        return magnitude_rules(graph)["p"].size
-
-    assert size(2) == pytest.approx(10**-0.5)
-    assert size(4) == pytest.approx(math.sqrt(0.01 * 20**-0.5))
 
 
 def test_linear_layers_of_a_mixed_network_are_sized_as_in_transformers_and_convolutions_are_not():
@@ -183,10 +174,31 @@ def test_squeezed_channels_meet_larger_weights_where_they_were_rectified():
         assert rules[f"{name}.1.weight"].reads == reads
         return rules[f"{name}.1.weight"].size, rules[f"{name}.3.weight"].size
 
-    plain = math.sqrt(0.75 / math.sqrt(4 * 16))
+    m = math.sqrt(4 * 16)
 
-    assert squeeze("aligned") == pytest.approx((plain, plain))
-    assert squeeze("mixed", nn.ReLU()) == pytest.approx((2 * plain, plain))
+    assert squeeze("aligned") == pytest.approx((math.sqrt(0.055 / m), math.sqrt(0.09 / m)))
+    assert squeeze("mixed", nn.ReLU()) == pytest.approx((math.sqrt(3 / m), math.sqrt(0.09 / m)))
+
+
+def test_an_average_by_one_set_of_weights_squeezes_like_a_pool():
+    class Context(nn.Module):
+        """Global context (Cao et al. 2019): one query for all positions."""
+
+        def __init__(self, queries):
+            super().__init__()
+            self.query, self.squeeze = nn.Conv2d(16, queries, 1), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x):
+            weights = self.query(x).flatten(2).softmax(-1)
+            return self.squeeze((x.flatten(2) @ weights.transpose(1, 2)).unsqueeze(-1))
+
+    def size(queries):
+        body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), Context(queries))
+        graph = trace(nn.Sequential(body, nn.ReLU(), nn.Conv2d(4, 2, 1)), IMAGES)
+        return magnitude_rules(graph)["0.3.squeeze.weight"].size
+
+    assert size(1) == pytest.approx(math.sqrt(3 / math.sqrt(4 * 16)))
+    assert size(2) == pytest.approx(1.5 * math.sqrt(1 / (5 * 16)))
 
 
 def test_a_layer_scale_is_tiny_and_other_scales_start_at_one():
@@ -205,7 +217,7 @@ def test_a_layer_scale_is_tiny_and_other_scales_start_at_one():
 
     rules = magnitude_rules(graph)
 
-    assert rules["1.branch.1.weight"].size == pytest.approx(0.4 * rules["1.branch.0.weight"].size)
+    assert rules["1.branch.1.weight"].size == pytest.approx(0.5 * rules["1.branch.0.weight"].size)
     assert rules["1.branch.2.gamma"] == Rule("factor", 3e-6)
     assert rules["2.gamma"] == Rule("factor", 1.0)
 
@@ -284,9 +296,44 @@ def test_the_end_of_a_residual_branch_shrinks_with_the_number_of_branches():
     assert deep["4.branch.0.weight"].size == pytest.approx(shallow["1.branch.0.weight"].size / 2)
     assert deep["0.weight"] == shallow["0.weight"]
     assert magnitude_rules(chain(100))["100.branch.0.weight"].size == pytest.approx(
-        shallow["1.branch.0.weight"].size / 3
+        shallow["1.branch.0.weight"].size / math.sqrt(14)
     )
     assert deep["4.branch.0.bias"] == shallow["1.branch.0.bias"]
+
+
+def test_gains_of_layer_norms_that_end_branches_shrink_until_the_branches_add_up_to_two():
+    def gain(depth):
+        blocks = [Residual(nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))) for _ in range(depth)]
+        graph = trace(nn.Sequential(nn.Linear(3, 6), *blocks, nn.Linear(6, 2)), torch.empty(1, 3))
+        return magnitude_rules(graph)["1.branch.1.weight"].size
+
+    assert gain(1) == 1.0
+    assert gain(10) == pytest.approx(0.2)
+    assert gain(100) == pytest.approx(0.15)
+
+
+def test_a_depthwise_convolution_that_is_a_whole_branch_is_not_shrunk():
+    position = Residual(nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16)))
+    body = nn.Sequential(nn.Conv2d(3, 16, 3), position, nn.GroupNorm(1, 16))
+    rules = magnitude_rules(trace(nn.Sequential(body, nn.Conv2d(16, 2, 1)), IMAGES))
+
+    assert rules["0.1.branch.0.weight"].size == pytest.approx(math.sqrt(0.4 / 9))
+
+
+def test_a_layer_scale_is_tiny_where_only_a_batch_norm_reads_the_sum():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.gamma = nn.Conv2d(8, 8, 1), nn.Parameter(torch.ones(8, 1, 1))
+            self.norm = nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            return self.norm(x + self.gamma * self.conv(x))
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Scaled(), nn.Conv2d(8, 2, 1))
+    rules = magnitude_rules(trace(model, IMAGES))
+
+    assert rules["1.gamma"] == Rule("factor", 3e-6)
 
 
 def test_branches_that_start_with_a_layer_norm_need_no_shrinking():

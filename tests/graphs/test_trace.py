@@ -224,6 +224,22 @@ def test_hand_written_rms_norms_are_one_operator():
     assert graph.specs["model.norm.weight"].role == "gain"
 
 
+def test_a_norm_by_the_variance_without_its_mean_is_an_rms_norm():
+    class SimpleNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(8))
+
+        def forward(self, x):
+            scale = (x.var(dim=1, keepdim=True) + 1e-6).rsqrt()
+            return x * scale * self.weight.view(1, -1, 1, 1)
+
+    graph = trace(nn.Sequential(nn.Conv2d(3, 8, 1), SimpleNorm()), torch.zeros(2, 3, 4, 4))
+
+    assert [n.op for n in graph.nodes] == ["input", "conv", "rms_norm", "output"]
+    assert graph.specs["1.weight"].role == "gain"
+
+
 class Marked(nn.Module):
     """Everything a forward pass can leave behind."""
 
