@@ -48,8 +48,14 @@ def predict(
     unsupported: Annotated[
         Unsupported, typer.Option(help="Parameters that the checkpoint was not trained for.")
     ] = Unsupported.keep,
+    noise: Annotated[
+        float, typer.Option(help="Noise in the weights, as a share of their root mean square.")
+    ] = 0.0,
+    orthogonalize: Annotated[
+        bool, typer.Option("--orthogonalize", help="Make weights, but the last, orthogonal.")
+    ] = False,
     seed: Annotated[
-        int, typer.Option(help="Seed of the model's own initialization and of the prediction.")
+        int, typer.Option(help="Seed of the model's own initialization and of the noise.")
     ] = 0,
     report: Annotated[
         Path | None,
@@ -78,6 +84,8 @@ def predict(
         "checkpoint": checkpoint,
         "generate": generate or None,
         "unsupported": unsupported.value,
+        "noise": noise,
+        "orthogonalize": orthogonalize,
         "seed": seed,
     }
     with preserve_global_state():
@@ -90,7 +98,7 @@ def predict(
         _save(built, temporary)
     if report is not None:
         flags: dict[str, object] = {"-o": output, "--report": report, "--model-arg": model_arg}
-        flags |= {f"--{name}": value for name, value in settings.items()}
+        flags |= {f"--{name}": value or None for name, value in settings.items()}
         command = shell_command("predict", model, flags)
         now = parameter_histograms(built)
         page = prediction_page(graph, found, model, default=default, now=now, command=command)

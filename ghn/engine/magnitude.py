@@ -83,7 +83,7 @@ from ghn.graphs import Node, ParamGraph, ParamSpec
 from ghn.graphs.structure import NORMS, SignalFacts, residual_branch_ends, signal_facts
 from ghn.kernels import Dense, LowRank, Recipe, Tiled, expand, mean_square, scaled
 
-__all__ = ["MODES", "Rule", "apply_magnitude", "magnitude_rules"]
+__all__ = ["MATRICES", "MODES", "Rule", "apply_magnitude", "magnitude_rules"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -102,7 +102,7 @@ AROUND_ONE = 0.1  # of what a plain emission adds to a factor
 MOST_BRANCHES = {"gain": 9, "weight": 14}
 LEAST_GAIN = 0.15
 BEFORE_LAYER_SCALE = 0.5
-_MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
+MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
 _FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
 _BIASES = frozenset({"bias", "recurrent_bias"})
 
@@ -147,7 +147,7 @@ def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
                 rule = Rule("sized", SPREAD_BIAS if spec.node in spreading else SQUEEZED_BIAS)
             if spec.node in branches:
                 rule = _at_branch_end(rule, spec, node, branches[spec.node], facts)
-            elif spec.node in before_scale and spec.role in _MATRICES:
+            elif spec.node in before_scale and spec.role in MATRICES:
                 rule = dataclasses.replace(rule, size=BEFORE_LAYER_SCALE * rule.size)
             rules[name] = rule
         graph.memo["magnitude"] = rules
@@ -210,7 +210,7 @@ def _like_transformers(node: Node, facts: SignalFacts) -> bool:
 def _rule(
     spec: ParamSpec, node: Node, size: float, direction: ParamSpec | None, facts: SignalFacts
 ) -> Rule:
-    if spec.role in _MATRICES:
+    if spec.role in MATRICES:
         # Squeezed channels are so few and so much alike that training would make them far too loud.
         squeezed = spec.node in facts.pooled and not spec.head
         say = 0 if spec.node in facts.renormed or squeezed else 1
@@ -246,11 +246,11 @@ def _at_branch_end(
         return dataclasses.replace(rule, size=LAYER_SCALE)
     if node.op == "depthwise_conv" and spec.role == "weight" and facts.layer_norms:
         return dataclasses.replace(rule, size=math.sqrt(DEPTHWISE / max(spec.fan_in, 1)))
-    if spec.role in _MATRICES and _enters_normalised(node, facts):
+    if spec.role in MATRICES and _enters_normalised(node, facts):
         return rule
     if spec.role in _BIASES and node.op not in NORMS:
         return rule
-    most = MOST_BRANCHES["weight" if spec.role in _MATRICES else "gain"]
+    most = MOST_BRANCHES["weight" if spec.role in MATRICES else "gain"]
     factor = 1 / math.sqrt(min(branches, most))
     if spec.role == "gain" and node.op in ("layer_norm", "rms_norm"):
         factor = min(factor, max(2 / branches, LEAST_GAIN))

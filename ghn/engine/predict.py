@@ -25,6 +25,7 @@ from ghn.engine.compose import (
 from ghn.engine.guards import check_model
 from ghn.engine.materialize import Build, materialize
 from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
+from ghn.engine.refine import refine
 from ghn.engine.report import Report
 from ghn.engine.select import Generate, Unsupported, keep_reasons
 from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
@@ -58,6 +59,19 @@ class _Plan:
     report: Report
 
 
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What is asked for, as in `predict_params`."""
+
+    checkpoint: Checkpoint
+    generate: Generate
+    unsupported: Unsupported
+    condition: Any
+    noise: float
+    orthogonalize: bool
+    seed: int
+
+
 def predict_params(
     model: nn.Module,
     example_inputs: Any = None,
@@ -66,6 +80,8 @@ def predict_params(
     generate: Generate = None,
     unsupported: Unsupported = "keep",
     condition: Any = None,
+    noise: float = 0.0,
+    orthogonalize: bool = False,
     graph: ParamGraph | None = None,
     seed: int | None = None,
     build: Build | None = None,
@@ -92,9 +108,12 @@ def predict_params(
             their own values, or `"predict"` them all the same.
         condition: What the parameters are for, if the hypernetwork takes a condition: one value of
             the kind that it was built for. None for all others.
+        noise: Standard deviation of noise in the predicted weights, as a share of each one's root
+            mean square; as `ghn.engine.refine` says. It sets channels apart that are alike.
+        orthogonalize: Whether predicted weights, but for the last layer's, are made orthogonal.
         graph: The model's graph, where it is known from before; traced by default.
-        seed: Seeds the initialization of a meta model's kept parameters; None counts as 0. The
-            prediction itself draws nothing. The global random state is left alone.
+        seed: Seeds the noise, and the initialization of a meta model's kept parameters; None
+            counts as 0. The prediction itself draws nothing. The global random state is left alone.
         build: For meta models: makes the same model on the CPU. Kept parameters and buffers are
             then copied from it. Needed only where the model's modules cannot make them.
         device: For meta models: where the new tensors live; the CPU by default.
@@ -125,7 +144,10 @@ def predict_params(
     inner = check_model(model)
     has_meta = _has_meta(inner)
     _check_settings(has_meta, build, device, dtype)
-    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, condition, dtype)
+    settings = _Settings(
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, seed or 0
+    )
+    plan = _plan(inner, example_inputs, graph, settings, dtype)
     real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
     meta = {n: r for n, r in plan.recipes.items() if n not in real}
     check_targets(real, plan.parameters)
@@ -164,7 +186,10 @@ def predict_state_dict(
     generate: Generate = None,
     unsupported: Unsupported = "keep",
     condition: Any = None,
+    noise: float = 0.0,
+    orthogonalize: bool = False,
     graph: ParamGraph | None = None,
+    seed: int | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
@@ -177,7 +202,10 @@ def predict_state_dict(
         generate: As for `predict_params`.
         unsupported: As for `predict_params`.
         condition: As for `predict_params`.
+        noise: As for `predict_params`.
+        orthogonalize: As for `predict_params`.
         graph: As for `predict_params`.
+        seed: Seeds the noise; None counts as 0.
         device: Where the tensors live; where the parameters are by default, for meta the CPU.
         dtype: Their type; each parameter's own by default.
 
@@ -190,7 +218,10 @@ def predict_state_dict(
     """
     inner = check_model(model)
     _check_settings(True, None, device, dtype)
-    plan = _plan(inner, example_inputs, graph, checkpoint, generate, unsupported, condition, dtype)
+    settings = _Settings(
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, seed or 0
+    )
+    plan = _plan(inner, example_inputs, graph, settings, dtype)
     tensors: dict[str, Tensor] = {}
     for name, recipe in plan.recipes.items():
         like = plan.parameters[name]
@@ -206,10 +237,7 @@ def _plan(
     model: nn.Module,
     example_inputs: Any,
     graph: ParamGraph | None,
-    checkpoint: Checkpoint,
-    generate: Generate,
-    unsupported: Unsupported,
-    condition: Any,
+    settings: _Settings,
     dtype: torch.dtype | None,
 ) -> _Plan:
     """Do everything that can fail and changes nothing."""
@@ -218,13 +246,23 @@ def _plan(
         graph = trace(model, example_inputs)
     else:
         _check_graph(graph, parameters)
-    hypernetwork, label, notes = find_hypernetwork(checkpoint, graph)
+    hypernetwork, label, notes = find_hypernetwork(settings.checkpoint, graph)
     support = hypernetwork.config.support
-    reasons = keep_reasons(graph, parameters, support, generate, unsupported)
+    reasons = keep_reasons(graph, parameters, support, settings.generate, settings.unsupported)
     names = [name for name, reason in reasons.items() if reason is None]
+    condition = settings.condition
     found = run_hypernetwork(hypernetwork, graph, set(names), condition) if names else {}
     recipes = {name: found[name] for name in names}
     check_recipes(recipes, parameters, dtype)
+    if settings.noise or settings.orthogonalize:
+        recipes = refine(
+            recipes,
+            graph,
+            noise=settings.noise,
+            orthogonalize=settings.orthogonalize,
+            seed=settings.seed,
+        )
+        check_recipes(recipes, parameters, dtype)
     report = Report(
         predicted=dict.fromkeys(names, hypernetwork.decoder_name),
         kept={name: reason for name, reason in reasons.items() if reason is not None},
