@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
 from ghn.io import atomic_path, write_json, write_text
 from ghn.pages.markdown import markdown_table
+from ghn.training.tasks import format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["draw_curves", "network_table", "save_result", "summary_table"]
 
 COLOURS = ("#8a8f98", "#d9622b", "#3c78b4", "#4a9a62", "#9a5fb0", "#b8933a")
-
-
-def format_score(value: float, metric: str) -> str:
-    """Return accuracy as a percentage, and bits per byte as they are."""
-    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
 
 
 def _difference(value: float, metric: str) -> str:
