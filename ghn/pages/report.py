@@ -21,6 +21,8 @@ from ghn.pages.page import SHARED, escape, finite_json, make_page, read_asset
 
 __all__ = ["Cell", "Details", "Figure", "Figures", "Points", "Report", "Table", "Text", "facts_of"]
 
+MOST_COLUMNS = 8  # of a table that is set in full size
+
 
 @runtime_checkable
 class Part(Protocol):
@@ -115,8 +117,9 @@ class Table:
             for row in self.rows
         )
         caption = f'<p class="quiet">{escape(self.caption)}</p>' if self.caption else ""
+        wide = " wide" if len(self.columns) > MOST_COLUMNS else ""
         return (
-            f'{_heading(self.heading)}<div class="scroll"><table class="sortable">'
+            f'{_heading(self.heading)}<div class="scroll"><table class="sortable{wide}">'
             f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>{caption}"
         )
 

@@ -55,7 +55,8 @@ def continual_report(result: Result, record: Mapping[str, Any]) -> Report:
         facts=facts_of(record),
     )
     lines = [_so_far(method, rows) for method, rows in groups.items()]
-    matrices = [Figure(_matrix(rows), f"{m}: accuracy, %") for m, rows in groups.items()]
+    low = min(value for row in result.rows for line in row.matrix for value in line)
+    matrices = [Figure(_matrix(rows, low), f"{m}: accuracy, %") for m, rows in groups.items()]
     report.add(
         Table(*result.table(), heading="Methods"),
         Figures(
@@ -89,8 +90,8 @@ def _so_far(method: str, rows: list[Row]) -> Line:
     return Line(method, range(1, len(runs[0]) + 1), runs)
 
 
-def _matrix(rows: list[Row]) -> str:
+def _matrix(rows: list[Row], low: float) -> str:
     matrix = mean_matrix([row.matrix for row in rows])
     names = [str(i + 1) for i in range(len(matrix))]
     form = "{:.0f}" if len(matrix) <= MOST_WRITTEN else ""
-    return matrix_plot(matrix, names, names, "on task", "after task", form, (0.0, 100.0))
+    return matrix_plot(matrix, names, names, "on task", "after task", form, (low, 100.0))
