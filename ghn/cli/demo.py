@@ -49,7 +49,7 @@ def demo(
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="A few steps on digits, to see that all works; other flags go first."
+            "--fast", help="A few steps on digits, to see that all works; other flags overrule it."
         ),
     ] = False,
     picture: Annotated[
