@@ -163,11 +163,12 @@ function poorContrasts(least) {
 
 
 def save_small(driver: Any, picture: Path) -> None:
-    """Write what is in sight as a PNG, packed as tightly as the format can."""
+    """Write what is in sight as a PNG of at most 256 colours, packed as tightly as it can be."""
     from PIL import Image
 
     with Image.open(io.BytesIO(driver.get_screenshot_as_png())) as image:
-        image.convert("RGB").save(picture, optimize=True)
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        few.save(picture, optimize=True)
 
 
 def main() -> None:

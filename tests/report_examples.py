@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
+
+from ghn.benchmarks.compare import Run
+from ghn.benchmarks.init.config import InitConfig
+from ghn.benchmarks.init.outcome import InitResult, NetworkResult
+from ghn.benchmarks.init.save import init_report
+from ghn.benchmarks.records import make_record
+from ghn.methods.continual.page import continual_report
+from ghn.methods.continual.report import Result, Row
 from ghn.pages import (
     Cell,
     Details,
     Figure,
     Figures,
+    Image,
     Line,
     Points,
     Report,
+    Strip,
     Table,
     Text,
     bar_plot,
+    encode_png,
     line_key,
     line_plot,
     matrix_plot,
@@ -23,8 +36,8 @@ from ghn.pages import (
 FACTS = {"Machine": "made up, 2 cores", "Seeds": "0, 1, 2"}
 
 
-def initialization() -> Report:
-    """A benchmark of starts over many models: bars, and a long table."""
+def long() -> Report:
+    """Many models: bars, and a long table."""
     models = [f"model_{i}" for i in range(30)]
     report = Report(
         title="Initialization benchmark",
@@ -48,33 +61,62 @@ def initialization() -> Report:
     return report
 
 
+def initialization() -> Report:
+    """The report of `ghn bench init`, on networks that never were."""
+    draws = random.Random(0)
+    config = InitConfig(starts=("default", "orthogonal", "ghn"), steps=200, seeds=(1, 2, 3))
+
+    def run(gain: float) -> Run:
+        scores = [(s, 0.1 + gain * s / 200 + 0.02 * draws.random()) for s in range(0, 201, 20)]
+        return Run([2.0, 1.0], scores)
+
+    networks = [
+        NetworkResult(
+            name=f"{group}:{i}:test",
+            group=group,
+            parameters=40_000 * (i + 1),
+            metric="accuracy",
+            rates=dict.fromkeys(config.starts, 3e-3),
+            tried={start: {1e-3: 1.0, 3e-3: 0.9} for start in config.starts},
+            runs={
+                start: [run(0.2 + 0.1 * place) for _ in config.seeds]
+                for place, start in enumerate(config.starts)
+            },
+            notes={start: {} for start in config.starts},
+        )
+        for group in ("convnets", "vits")
+        for i in range(3)
+    ]
+    record = make_record("ghn bench init --steps 200", (0, 1, 2, 3), {"name": "x", "hash": "0"})
+    return init_report(InitResult(config, networks, record))
+
+
 def continual() -> Report:
-    """Continual learning: accuracy of each task after each task, and the spread over seeds."""
+    """The report of `ghn run continual`, for methods that never ran."""
+    rows = [
+        Row(method, seed, 30_000, [[95.0 + seed - loss * (i - j) for j in range(i + 1)]
+                                   for i in range(5)], 12.0, {})
+        for method, loss in (("recurrent", 0.5), ("fine-tuning", 9.0))
+        for seed in range(3)
+    ]  # fmt: skip
+    record = make_record("ghn run continual --seeds 0", (0, 1, 2), {"digits": "0"}).to_dict()
+    return continual_report(Result("made-up", "split-digits, made-up numbers", rows), record)
+
+
+def matrices() -> Report:
+    """Matrices, lines with a legend, and points."""
     tasks = [f"task {i}" for i in range(1, 6)]
     matrix = [[90.0 - 3 * (j - i) if j >= i else None for j in range(5)] for i in range(5)]
-    report = Report(
-        title="Continual learning with a hypernetwork",
-        subtitle="split data, made-up numbers",
-        verdict="Forgetting is 3 points a task.",
-        command="ghn run continual --seed 0",
-        facts=FACTS,
-    )
+    report = Report(title="Matrices", subtitle="made-up numbers", command="ghn run x", facts=FACTS)
+    lines = [
+        Line("hypernetwork", range(1, 6), [[90, 89, 88, 87, 86]] * 3),
+        Line("fine-tuning", range(1, 6), [[90, 70, 50, 40, 30]] * 3),
+    ]
     report.add(
         Figures(
             [
                 Figure(matrix_plot(matrix, tasks, tasks, "after", "accuracy of"), "Accuracy, %"),
-                Figure(
-                    line_plot(
-                        [
-                            Line("hypernetwork", range(1, 6), [[90, 89, 88, 87, 86]] * 3),
-                            Line("fine-tuning", range(1, 6), [[90, 70, 50, 40, 30]] * 3),
-                        ],
-                        "tasks learned",
-                        "mean accuracy, %",
-                        legend=True,
-                    ),
-                    "Mean accuracy over the tasks so far",
-                ),
+                Figure(line_plot(lines, "tasks", "accuracy, %", legend=True), "Mean accuracy"),
             ],
             heading="Accuracy",
         ),
@@ -84,7 +126,7 @@ def continual() -> Report:
 
 
 def control() -> Report:
-    """Model-based control: returns over episodes on a logarithmic axis."""
+    """Model-based control: returns on a logarithmic axis, and the frames of a film."""
     steps = [1, 10, 100, 1000]
     runs = [[-100.0 / s + seed for s in steps] for seed in range(3)]
     report = Report(title="Continual control", subtitle="made-up numbers", command="ghn run x")
@@ -93,9 +135,20 @@ def control() -> Report:
         Text("Returns of the current task.", heading="Returns", quiet=True),
         Figures([Figure(line_plot(lines, "step", "return", log_x=True), "Return of an episode")],
                 key=line_key(lines)),
+        Strip(
+            [Image(encode_png(np.full((32, 48), i / 11)), f"step {10 * i}") for i in range(12)],
+            heading="An episode",
+            caption="Every tenth step.",
+        ),
         Details("All numbers as JSON", {"runs": runs, "broken": math.nan}),
     )  # fmt: skip
     return report
 
 
-EXAMPLES = {"initialization": initialization, "continual": continual, "control": control}
+EXAMPLES = {
+    "long": long,
+    "initialization": initialization,
+    "continual": continual,
+    "matrices": matrices,
+    "control": control,
+}

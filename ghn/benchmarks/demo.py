@@ -25,6 +25,7 @@ from ghn.benchmarks.compare import Data, Run, Schedule, score, train
 from ghn.benchmarks.outcome import STARTS, DemoConfig, DemoResult, ModelResult, Prediction, Start
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.targets import TARGETS
+from ghn.benchmarks.timing import threads_of_torch
 from ghn.errors import DataError
 from ghn.rng import derive_seed, preserve_global_state
 
@@ -46,7 +47,7 @@ class Task:
 
 
 def run_demo(config: DemoConfig, progress: Progress = lambda done, total, text: None) -> DemoResult:
-    """Run the demo.
+    """Run the demo, each run with one thread, on which the last bits of a result depend.
 
     Args:
         config: Settings.
@@ -58,13 +59,15 @@ def run_demo(config: DemoConfig, progress: Progress = lambda done, total, text: 
     """
     begin = time.perf_counter()
     _, source = load_demo_data(config.dataset, config.test_images)
-    with _executor(config) as run_all:
-        if config.steps is None:
-            costs = [cost for _, cost in run_all(functools.partial(time_models, config), [0, 1])]
-            config = config.replace(steps=_choose_steps(config, costs, begin))
-        results, chosen = _run_tasks(config, run_all, progress)
-    models = [_collect(name, config, chosen, results) for name in config.models]
-    record = make_record(_command(config), config.seeds, source)
+    with threads_of_torch(1):
+        with _executor(config) as run_all:
+            if config.steps is None:
+                work = functools.partial(time_models, config)
+                costs = [cost for _, cost in run_all(work, [0, 1])]
+                config = config.replace(steps=_choose_steps(config, costs, begin))
+            results, chosen = _run_tasks(config, run_all, progress)
+        models = [_collect(name, config, chosen, results) for name in config.models]
+        record = make_record(_command(config), config.seeds, source)
     return DemoResult(config, source["name"], models, record, time.perf_counter() - begin)
 
 
@@ -216,28 +219,17 @@ def time_models(config: DemoConfig, _: int) -> tuple[float, float]:
     data, _source = load_demo_data(config.dataset, config.test_images)
     schedule = Schedule(steps=4, batch=config.batch, rate=1e-3, tests=2)
     step = rest = 0.0
-    with _one_thread():
-        for name in config.models:
-            with preserve_global_state():
-                model = TARGETS[name][1]()
-            score(model, data, config.batch)
-            start = time.perf_counter()
-            score(model, data, config.batch)
-            once = time.perf_counter() - start
-            train(model, data, schedule, seed=0)
-            step += max(time.perf_counter() - start - 3 * once, 0.0) / schedule.steps
-            rest += Schedule.tests * once
+    for name in config.models:
+        with preserve_global_state():
+            model = TARGETS[name][1]()
+        score(model, data, config.batch)
+        start = time.perf_counter()
+        score(model, data, config.batch)
+        once = time.perf_counter() - start
+        train(model, data, schedule, seed=0)
+        step += max(time.perf_counter() - start - 3 * once, 0.0) / schedule.steps
+        rest += Schedule.tests * once
     return max(step, 1e-6), rest
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _command(config: DemoConfig) -> str:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,12 @@ from ghn.kernels.dispatch import explain
 from ghn.kernels.many import Precision
 from ghn.kernels.ops import backward_op
 from ghn.kernels.plan import encode
+from ghn.pages.pictures import picture
+from ghn.pages.plots import COLOURS
 from ghn.rng import make_generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["CASES", "CPU_CASES", "Case", "Expansion", "Expansions", "draw_roofline", "measure"]
 
@@ -220,15 +225,17 @@ def _finish(work: Callable[[], None], device: torch.device) -> None:
 
 def draw_roofline(result: Expansions, path: str | Path) -> None:
     """Draw the bandwidth of each case against that of `fill_`, in a file of any picture type."""
-    from matplotlib.figure import Figure
+    with picture(path, (7.0, 0.75 * len(result.rows) + 1.4)) as figure:
+        _fill(figure, result)
 
-    figure = Figure(figsize=(7, 0.75 * len(result.rows) + 1.4), layout="constrained")
+
+def _fill(figure: Figure, result: Expansions) -> None:
     axes = figure.subplots()
     places = range(len(result.rows))
     for shift, label, color, times in (
-        (-0.25, "fill_: the roof", "0.8", [r.fill for r in result.rows]),
-        (0.0, "grouped expansion", "tab:orange", [r.grouped for r in result.rows]),
-        (0.25, "loop of product, rearrangement, copy", "tab:blue", [r.loop for r in result.rows]),
+        (-0.25, "fill_: the roof", COLOURS[0], [r.fill for r in result.rows]),
+        (0.0, "grouped expansion", COLOURS[1], [r.grouped for r in result.rows]),
+        (0.25, "loop of product, rearrangement, copy", COLOURS[2], [r.loop for r in result.rows]),
     ):
         speeds = [r.gigabytes / t for r, t in zip(result.rows, times, strict=True)]
         bars = axes.barh([p + shift for p in places], speeds, 0.24, label=label, color=color)
@@ -240,4 +247,3 @@ def draw_roofline(result: Expansions, path: str | Path) -> None:
     figure.supxlabel("gigabytes written a second", size=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper right", ncols=3, fontsize=9)
-    figure.savefig(path)

@@ -14,7 +14,7 @@ import multiprocessing
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,6 +23,11 @@ from ghn.benchmarks.memory import MIB, peak_memory
 from ghn.benchmarks.records import Record, make_record
 from ghn.benchmarks.timing import clock
 from ghn.errors import ConfigError
+from ghn.pages.pictures import picture
+from ghn.pages.plots import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["MODELS", "PredictCost", "PredictCosts", "draw_costs", "measure_costs"]
 
@@ -152,16 +157,18 @@ def measure_one(name: str, repeats: int, threads: int, checkpoint: str | None) -
 
 def draw_costs(costs: PredictCosts, path: str | Path) -> None:
     """Draw both ratios of every model as bars, in a file whose ending decides its type."""
-    from matplotlib.figure import Figure
+    with picture(path, (7.0, 0.6 * len(costs.rows) + 1.4)) as figure:
+        _fill(figure, costs)
 
-    figure = Figure(figsize=(7, 0.6 * len(costs.rows) + 1.4), layout="constrained")
+
+def _fill(figure: Figure, costs: PredictCosts) -> None:
     axes = figure.subplots()
     places = range(len(costs.rows))
-    for shift, label, values in (
-        (-0.2, "from the meta device", [r.from_meta / r.own for r in costs.rows]),
-        (0.2, "into memory it has", [r.in_place / r.own for r in costs.rows]),
+    for shift, label, color, values in (
+        (-0.2, "from the meta device", COLOURS[1], [r.from_meta / r.own for r in costs.rows]),
+        (0.2, "into memory it has", COLOURS[2], [r.in_place / r.own for r in costs.rows]),
     ):
-        bars = axes.barh([p + shift for p in places], values, 0.38, label=label)
+        bars = axes.barh([p + shift for p in places], values, 0.38, label=label, color=color)
         axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.axvline(1.0, color="0.5", linewidth=1)
     axes.set_yticks(places, [f"{r.model} ({r.model_mib:,.0f} MiB)" for r in costs.rows])
@@ -170,4 +177,3 @@ def draw_costs(costs: PredictCosts, path: str | Path) -> None:
     figure.supxlabel("seconds of predict_params / seconds of the own initialization", size=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside upper right", ncols=2)
-    figure.savefig(path)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ghn.benchmarks.outcome import STARTS, DemoResult, ModelResult, Start
-from ghn.io import atomic_path
 from ghn.pages import (
     Cell,
     Details,
@@ -20,6 +19,7 @@ from ghn.pages import (
     facts_of,
     line_plot,
 )
+from ghn.pages.pictures import picture
 from ghn.pages.plots import COLOURS, draw_lines
 
 if TYPE_CHECKING:
@@ -144,20 +144,15 @@ def _figures(model: ModelResult) -> list[Figure]:
 
 def draw_curves(result: DemoResult, path: Path) -> None:
     """Write the curves of all models as one picture, SVG or PNG by the path's ending."""
-    from matplotlib.figure import Figure as Canvas
-
     count = len(result.models)
-    canvas = Canvas(figsize=(9.6, 2.9 * count), layout="constrained", dpi=110)
-    for model, (left, right) in zip(
-        result.models, canvas.subplots(count, 2, squeeze=False), strict=True
-    ):
-        losses, accuracies = _lines(model)
-        _fill(left, losses, LOSS)
-        _fill(right, accuracies, ACCURACY)
-        left.set_title(model.name, loc="left", fontsize=10)
-        left.legend(frameon=False, fontsize=9)
-    with atomic_path(path) as temporary:
-        canvas.savefig(temporary, format=path.suffix.lstrip(".") or "svg")
+    with picture(path, (9.6, 2.9 * count)) as canvas:
+        panels = canvas.subplots(count, 2, squeeze=False)
+        for model, (left, right) in zip(result.models, panels, strict=True):
+            losses, accuracies = _lines(model)
+            _fill(left, losses, LOSS)
+            _fill(right, accuracies, ACCURACY)
+            left.set_title(model.name, loc="left", fontsize=10)
+            left.legend(frameon=False, fontsize=9)
 
 
 def _fill(axes: Axes, lines: Sequence[Line], label: str) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 
+from ghn.benchmarks.timing import threads_of_torch
 from ghn.errors import ConfigError
 
 __all__ = ["run_all"]
@@ -36,8 +37,15 @@ def run_all(
     if ray:
         return _on_ray(work, pieces, jobs)
     if jobs == 1:
-        return ((piece, work(piece)) for piece in pieces)
+        return _here(work, pieces)
     return _in_processes(work, pieces, jobs)
+
+
+def _here(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
+    for piece in pieces:
+        with threads_of_torch(1):  # as in a process of its own: sums depend on it
+            result = work(piece)
+        yield piece, result
 
 
 def _in_processes(work: Callable[[W], R], pieces: Sequence[W], jobs: int) -> Iterator[tuple[W, R]]:

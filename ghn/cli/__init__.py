@@ -11,11 +11,9 @@ from typing import Annotated
 import typer
 
 from ghn.cli import bench, demo, env, graph, predict, run, train, zoo
-from ghn.cli.group import Commands
+from ghn.cli.group import Commands, add_late
 
 __all__ = ["app", "main"]
-
-Commands.late |= {"train": train.build_command, "bench init": bench.build_init}
 
 app = typer.Typer(
     name="ghn",
@@ -27,7 +25,7 @@ app = typer.Typer(
 )
 app.command()(predict.predict)
 app.command()(graph.graph)
-app.command("train", help=train.SUMMARY)(train.placeholder)
+add_late(app, "train", train.SUMMARY, train.build_command)
 app.command()(demo.demo)
 app.command()(env.env)
 app.add_typer(zoo.app, name="zoo")

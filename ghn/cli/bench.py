@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghn.cli import flags
-from ghn.cli.group import LateCommands
+from ghn.cli.group import LateCommands, add_late
 from ghn.cli.models import AsJson, CheckpointName
 from ghn.cli.output import note, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ghn.benchmarks.init import InitResult
 
-__all__ = ["app", "build_init"]
+__all__ = ["app"]
 
 app = typer.Typer(
     cls=LateCommands,
@@ -47,16 +47,14 @@ def root() -> None:
     """Measure this library."""
 
 
-@app.command("init", help=INIT)
-def placeholder() -> None:
-    """Stand in for the command in lists of commands; `build_init` makes the real one."""
-
-
 def build_init() -> Any:
     """Return the command with one flag for each setting, for which torch must be imported."""
     from ghn.benchmarks.init import InitConfig
 
     return flags.build_command("init", INIT, InitConfig, run_init, {"as_json": AsJson})
+
+
+add_late(app, "bench init", INIT, build_init)
 
 
 def run_init(values: dict[str, Any]) -> None:

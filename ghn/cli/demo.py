@@ -18,11 +18,13 @@ def demo(
         "demo-report.html"
     ),
     dataset: Annotated[
-        str, typer.Option(help="cifar10, digits, or auto: CIFAR-10 where it is found.")
-    ] = "auto",
+        str | None,
+        typer.Option(help="cifar10, digits, or auto: CIFAR-10 where it is found. Default: auto."),
+    ] = None,
     minutes: Annotated[
-        float, typer.Option(help="Time that the number of steps is chosen to fit into.")
-    ] = 4.0,
+        float | None,
+        typer.Option(help="Time that the number of steps is chosen to fit into. Default: 4."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps of each run, instead of --minutes.", min=1)
     ] = None,
@@ -41,9 +43,14 @@ def demo(
         int | None, typer.Option(help="Images that accuracy is measured on.", min=1)
     ] = None,
     checkpoint: CheckpointName = None,
-    jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes, each with one thread. Default: 2.", min=1)
+    ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="A few steps on digits, to see that everything works.")
+        bool,
+        typer.Option(
+            "--fast", help="A few steps on digits, to see that all works; other flags overrule it."
+        ),
     ] = False,
     picture: Annotated[
         Path | None, typer.Option(help="Also write the curves as a picture, .svg or .png.")
@@ -60,6 +67,10 @@ def demo(
     from ghn.io import write_text
 
     given: dict[str, Any] = {
+        "dataset": dataset,
+        "minutes": minutes,
+        "steps": steps,
+        "jobs": jobs,
         "seeds": tuple(seed) if seed else None,
         "rates": tuple(rate) if rate else None,
         "models": tuple(model) if model else None,
@@ -68,10 +79,7 @@ def demo(
         "checkpoint": checkpoint,
     }
     settings = {key: value for key, value in given.items() if value is not None}
-    if fast:
-        config = fast_config().replace(**settings)
-    else:
-        config = DemoConfig(dataset=dataset, minutes=minutes, steps=steps, jobs=jobs, **settings)
+    config = (fast_config() if fast else DemoConfig()).replace(**settings)
     with progress_bar("Training from both starts") as ticker:
         result = run_demo(config, ticker)
     write_text(out, demo_report(result))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from ghn.config import Config
 from ghn.errors import ConfigError
@@ -153,7 +154,10 @@ def _annotation(path: tuple[str, ...], hint: Any, text: str, default: Any) -> An
     names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
     shown = "" if default is dataclasses.MISSING else f" [default: {_show(default)}]"
     hidden = " (JSON)" if kind is None else ""
-    option = typer.Option(*names, help=f"{text}{hidden}{shown}", show_default=False)
+    # Brackets would be read as markup, and backticks say nothing on a terminal.
+    plain = re.sub('`"?|"?`', "", text)
+    help_text = escape(f"{plain}{hidden}{shown}")
+    option = typer.Option(*names, help=help_text, show_default=False)
     return Annotated[(kind or str) | None, option]
 
 

@@ -17,8 +17,11 @@ from ghn.cli.models import (
     shell_command,
 )
 from ghn.cli.output import note, print_json, print_table, print_text
+from ghn.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ghn.graphs import ParamGraph
 
 __all__ = ["graph"]
@@ -38,6 +41,12 @@ def graph(
         bool,
         typer.Option("--unfold", help="In a picture, draw every copy of repeated blocks."),
     ] = False,
+    ties: Annotated[
+        bool,
+        typer.Option(
+            "--ties", help="In a page, show which axes are the same channels: point at one."
+        ),
+    ] = False,
     model_arg: ModelArguments = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,11 +57,16 @@ def graph(
     from ghn.graphs import trace
     from ghn.zoo.library import resolve_model
 
+    if ties and (output is None or output.suffix.lower() != ".html"):
+        raise ConfigError(f"--ties needs a page, -o FILE.html, got -o {output}")
     built = resolve_model(model, device="meta", **parse_model_arguments(model_arg))
     traced = trace(built)
     if output is not None:
-        command = shell_command("graph", model, {"-o": output, "--model-arg": model_arg})
-        _write(traced, output, model, command, unfold)
+        flags = {"-o": output, "--ties": ties, "--model-arg": model_arg}
+        if output.suffix.lower() == ".html":
+            _write_page(built, traced, output, model, shell_command("graph", model, flags), ties)
+        else:
+            _write(traced, output, unfold)
         note(f"Wrote {output}.")
     if as_json:
         print_json(json.loads(traced.to_json()))
@@ -60,16 +74,23 @@ def graph(
         _print_summary(model, traced)
 
 
-def _write(traced: ParamGraph, output: Path, name: str, command: str, unfold: bool) -> None:
-    from ghn.graphs.draw import draw
+def _write_page(
+    built: nn.Module, traced: ParamGraph, output: Path, name: str, command: str, ties: bool
+) -> None:
+    from ghn.graphs import channel_ties
     from ghn.graphs.page import graph_page
     from ghn.io import write_text
 
-    kind = output.suffix.lower()
-    if kind == ".json":
+    found = channel_ties(built) if ties else None
+    write_text(output, graph_page(traced, name, command=command, ties=found))
+
+
+def _write(traced: ParamGraph, output: Path, unfold: bool) -> None:
+    from ghn.graphs.draw import draw
+    from ghn.io import write_text
+
+    if output.suffix.lower() == ".json":
         write_text(output, traced.to_json(indent=1) + "\n")
-    elif kind == ".html":
-        write_text(output, graph_page(traced, name, command=command))
     else:
         draw(traced, output, fold_blocks=not unfold)
 

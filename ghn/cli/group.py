@@ -8,6 +8,7 @@ is raised as it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import typer
@@ -17,7 +18,7 @@ from typer.core import TyperGroup
 from ghn.cli.output import note
 from ghn.errors import GHNError
 
-__all__ = ["Commands", "LateCommands"]
+__all__ = ["Commands", "LateCommands", "add_late"]
 
 
 class LateCommands(TyperGroup):
@@ -28,7 +29,7 @@ class LateCommands(TyperGroup):
             are in, such as `"bench init"`, and functions that build them.
     """
 
-    late: ClassVar[dict[str, Any]] = {}
+    late: ClassVar[dict[str, Callable[[], Any]]] = {}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command to run; a late one is built now, so that `ghn --help` stays quick."""
@@ -39,6 +40,23 @@ class LateCommands(TyperGroup):
             context = context.parent
         build = self.late.get(" ".join(map(str, path)))
         return name, build() if build else command, rest
+
+
+def add_late(app: typer.Typer, path: str, summary: str, build: Callable[[], Any]) -> None:
+    """Give a group a command that is built when it is called.
+
+    Args:
+        app: The group.
+        path: The command's name after those of the groups that it is in, such as `"bench init"`.
+        summary: Its help, for lists of commands.
+        build: Makes the command with all of its flags.
+    """
+
+    def stand_in() -> None:
+        """Keep the command's place in lists of commands."""
+
+    app.command(path.rpartition(" ")[2], help=summary)(stand_in)
+    LateCommands.late[path] = build
 
 
 class Commands(LateCommands):

@@ -39,7 +39,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 160  # a pipe or a file has no width to fold lines at
-    table = Table(title=title, title_justify="left", title_style="bold")
+    console.print(title, style="bold", markup=False, highlight=False)  # a table's own would fold
+    table = Table()
     for column in columns:
         table.add_column(
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ghn.cli import flags
-from ghn.cli.group import LateCommands
+from ghn.cli.group import LateCommands, add_late
 from ghn.cli.models import AsJson
 from ghn.cli.output import note, print_json, print_table, progress_bar
 from ghn.methods.registry import METHODS, Method
@@ -29,10 +29,6 @@ app = typer.Typer(
 @app.callback()
 def root() -> None:
     """Run a paper's method on its benchmarks."""
-
-
-def _placeholder() -> None:
-    """Stand in for a command in lists of commands."""
 
 
 def _build(name: str, method: Method) -> Any:
@@ -67,5 +63,4 @@ def _run(module: Any, values: dict[str, Any]) -> None:
 
 
 for _name, _method in METHODS.items():
-    app.command(_name, help=_method.summary)(_placeholder)
-    LateCommands.late[f"run {_name}"] = functools.partial(_build, _name, _method)
+    add_late(app, f"run {_name}", _method.summary, functools.partial(_build, _name, _method))

@@ -16,16 +16,12 @@ from ghn.errors import ConfigError
 if TYPE_CHECKING:
     from ghn.training import StepRecord
 
-__all__ = ["SUMMARY", "build_command", "placeholder"]
+__all__ = ["SUMMARY", "build_command"]
 
 SUMMARY = """Train a hypernetwork on sampled networks; settings from a TOML file, flags, or both.
 
 Example: ghn train --config settings.toml --steps 1000
 """
-
-
-def placeholder() -> None:
-    """Stand in for the command in lists of commands; `build_command` makes the real one."""
 
 
 def build_command() -> Any:
@@ -45,7 +41,7 @@ def run(values: dict[str, Any]) -> None:
         values: `config`, a path or None, and the flags' values by parameter name.
     """
     from ghn.training import TrainConfig, export, train
-    from ghn.training.export import format_score
+    from ghn.training.tasks import format_score
 
     path = values.pop("config")
     try:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ghn.errors import ConfigError
 from ghn.graphs.blocks import Folded, fold
 from ghn.graphs.graph import Node, ParamGraph
-from ghn.io import atomic_path
+from ghn.pages.pictures import INK, picture
+from ghn.pages.plots import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +55,7 @@ MIN_ROWS = 34  # layers in a column; more for very deep graphs
 LEGEND_WIDTH, LEGEND_ROW = 1.35, 0.24
 MAX_INCHES = 120.0
 DETAIL_LENGTH = 38  # characters that fit a box in its small font
+BOX_TEXT, LINE = "#1b1f24", COLOURS[0]  # boxes are light, and lines are grey, on any background
 
 
 class Place(NamedTuple):
@@ -138,9 +140,6 @@ def draw(graph: ParamGraph, path: str | Path, *, fold_blocks: bool = True) -> No
     Raises:
         ConfigError: If the suffix names no format that can be written.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in {"svg", "png", "pdf"}:
@@ -156,20 +155,16 @@ def draw(graph: ParamGraph, path: str | Path, *, fold_blocks: bool = True) -> No
     bottom = min(*(p.y for p in places.values()), -len(kinds) * LEGEND_ROW) - ROW
     top = ROW
     scale = min(1.0, MAX_INCHES / max(right - left, top - bottom))
-    figure = Figure(figsize=((right - left) * scale, (top - bottom) * scale))
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
-    axes.set_axis_off()
-    _draw_repeats(axes, graph, folded, places)
-    _draw_edges(axes, folded.edges, places, scale)
-    _draw_boxes(axes, graph, [n for n in folded.kept if n in places], places, scale)
-    _draw_legend(axes, kinds, left + 0.15, scale)
-    # Fixed salt and no date: the same graph gives the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "ghn"}), atomic_path(path) as temporary:
-        figure.savefig(
-            temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None
-        )
+    size = (right - left) * scale, (top - bottom) * scale
+    with picture(path, size, layout=None, dpi=150) as figure:
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
+        axes.set_axis_off()
+        _draw_repeats(axes, graph, folded, places)
+        _draw_edges(axes, folded.edges, places, scale)
+        _draw_boxes(axes, graph, [n for n in folded.kept if n in places], places, scale)
+        _draw_legend(axes, kinds, left + 0.15, scale)
 
 
 def _draw_boxes(
@@ -199,10 +194,9 @@ def _draw_boxes(
         )
         detail = _detail(graph, node)
         lift = 0.06 if detail else 0.0
-        style: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 4}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 4, "color": BOX_TEXT}
         axes.text(place.x, place.y + lift, node.op, fontsize=7 * scale, weight="bold", **style)
         if detail:
-            style["color"] = "#444444"
             axes.text(place.x, place.y - 0.07, detail, fontsize=5 * scale, **style)
 
 
@@ -222,7 +216,7 @@ def _draw_edges(
                     arrowstyle="-|>",
                     mutation_scale=6 * scale,
                     linewidth=0.7 * scale,
-                    color="#333333",
+                    color=LINE,
                     zorder=2,
                 )
             )
@@ -242,7 +236,7 @@ def _draw_edges(
             color="white",
             ha="center",
             va="center",
-            bbox={"boxstyle": "circle,pad=0.2", "facecolor": "#333333", "edgecolor": "none"},
+            bbox={"boxstyle": "circle,pad=0.2", "facecolor": "#59626e", "edgecolor": "none"},
             zorder=5,
         )
 
@@ -287,11 +281,10 @@ def _draw_repeats(
             low = min(p.y for p in inside) - ROW / 2 + 0.02
             high = max(p.y for p in inside) + ROW / 2 - 0.02
             size = right - left, high - low
-            axes.add_patch(Rectangle((left, low), *size, color="#eeeeee", zorder=0))
-            text = f"{scope}, {count} times"
-            axes.text(
-                right - 0.06, high - 0.06, text, fontsize=7, rotation=270, ha="right", va="top"
-            )
+            shade = Rectangle((left, low), *size, facecolor=LINE, alpha=0.16, zorder=0)
+            axes.add_patch(shade)
+            style: dict[str, Any] = {"rotation": 270, "ha": "right", "va": "top", "color": INK}
+            axes.text(right - 0.06, high - 0.06, f"{scope}, {count} times", fontsize=7, **style)
 
 
 def _kinds_present(graph: ParamGraph, folded: Folded) -> list[str]:
@@ -303,4 +296,4 @@ def _draw_legend(axes: Axes, kinds: list[str], x: float, scale: float) -> None:
     for row, kind in enumerate(kinds):
         y = -row * LEGEND_ROW
         axes.plot([x], [y], marker="s", markersize=7 * scale, color=KINDS[kind][0])
-        axes.text(x + 0.15, y, kind, fontsize=7 * scale, va="center")
+        axes.text(x + 0.15, y, kind, fontsize=7 * scale, va="center", color=INK)

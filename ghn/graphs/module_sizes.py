@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ghn.graphs.channels.kept import Kept
-from ghn.graphs.channels.layouts import Layout
+from ghn.graphs.channels.layout import Layout
 from ghn.graphs.channels.rules import Step
 
 __all__ = ["ModuleSizes"]

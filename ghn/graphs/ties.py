@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ghn.errors import UnsupportedModelError
 from ghn.graphs.channels.extract import Channels, find_channels
 from ghn.graphs.channels.labels import Array
-from ghn.graphs.channels.layouts import Layout
+from ghn.graphs.channels.layout import Layout
 from ghn.graphs.channels.propagate import Propagation
 from ghn.graphs.inputs import ExampleInputs
 from ghn.graphs.isolate import unwrap

@@ -167,6 +167,7 @@ def matrix_plot(
     x_label: str,
     y_label: str,
     form: str = "{:.0f}",
+    limits: tuple[float, float] | None = None,
 ) -> str:
     """Return a matrix of numbers in shaded squares, such as accuracy by task and time.
 
@@ -176,12 +177,14 @@ def matrix_plot(
         columns: Names of the columns.
         x_label: What the columns are.
         y_label: What the rows are.
-        form: How a number is written.
+        form: How a number is written; empty to leave numbers out.
+        limits: Values of the lightest and of the darkest square, so that several matrices can be
+            compared; by default the smallest and the largest.
     """
     if len(values) != len(rows) or any(len(row) != len(columns) for row in values):
         raise ShapeError(f"the matrix needs {len(rows)} rows of {len(columns)} values")
     known = [v for row in values for v in row if v is not None]
-    low, high = min(known, default=0.0), max(known, default=1.0)
+    low, high = limits or (min(known, default=0.0), max(known, default=1.0))
 
     def draw(axes: Axes) -> None:
         from matplotlib.patches import Rectangle

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from ghn.pages.page import SHARED, escape, finite_json, make_page, read_asset
 
 __all__ = ["Cell", "Details", "Figure", "Figures", "Points", "Report", "Table", "Text", "facts_of"]
+
+MOST_COLUMNS = 8  # of a table that is set in full size
 
 
 @runtime_checkable
@@ -74,7 +77,8 @@ class Cell:
 
     Attributes:
         text: What it shows.
-        value: What its column is sorted by; the text by default.
+        value: What its column is sorted by. By default the first number of the text where the
+            column is one of numbers, else the text.
         detail: A second, smaller line.
         mark: Shown as the best of its row.
     """
@@ -91,7 +95,7 @@ class Table:
 
     Attributes:
         columns: Headings; one that starts with `>` belongs to a column of numbers.
-        rows: Cells, or plain texts.
+        rows: Cells, or plain texts; a column of numbers is sorted by the first number of each.
         caption: What the numbers are, below the table.
         heading: Heading above it, if any.
     """
@@ -113,8 +117,9 @@ class Table:
             for row in self.rows
         )
         caption = f'<p class="quiet">{escape(self.caption)}</p>' if self.caption else ""
+        wide = " wide" if len(self.columns) > MOST_COLUMNS else ""
         return (
-            f'{_heading(self.heading)}<div class="scroll"><table class="sortable">'
+            f'{_heading(self.heading)}<div class="scroll"><table class="sortable{wide}">'
             f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>{caption}"
         )
 
@@ -234,9 +239,14 @@ def _heading(text: str) -> str:
     return f"<h2>{escape(text)}</h2>" if text else ""
 
 
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
 def _cell(cell: Cell | str, kind: str) -> str:
     cell = Cell(cell) if isinstance(cell, str) else cell
     value = "" if cell.value is None else f' data-value="{cell.value!r}"'
+    if kind and not value and (found := NUMBER.search(cell.text)):
+        value = f' data-value="{found[0].replace(",", "")}"'
     text = f"<strong>{escape(cell.text)}</strong>" if cell.mark else escape(cell.text)
     detail = f"<small>{escape(cell.detail)}</small>" if cell.detail else ""
     return f"<td{kind}{value}>{text}{detail}</td>"

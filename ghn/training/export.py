@@ -15,8 +15,9 @@ from ghn.io import write_text
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import INPUTS, Evaluation, evaluate
 from ghn.training.loop import Trainer
+from ghn.training.tasks import format_score
 
-__all__ = ["export", "format_score"]
+__all__ = ["export"]
 
 EVALUATED = ("test", "wide", "deep")
 
@@ -76,11 +77,6 @@ def _load_run(run: Path) -> Trainer:
 _READS = {"vision": "image classifiers, 32 x 32", "text": "language models"}
 _SHAPES = {"vision": "numbers of classes and image channels", "text": "vocabularies"}
 _AUGMENTED = {"vision": ", flipped and shifted", "text": ""}
-
-
-def format_score(value: float, metric: str) -> str:
-    """Return accuracy as a percentage, and bits per byte as they are."""
-    return f"{value:.1%}" if metric == "accuracy" else f"{value:.2f}"
 
 
 def _card(

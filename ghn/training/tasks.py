@@ -20,7 +20,15 @@ from ghn.data import ImageData, TextData, augment, load_images, load_text, norma
 from ghn.rng import make_generator
 from ghn.training.config import TrainConfig
 
-__all__ = ["Batches", "ImageTask", "Task", "TextTask", "cross_entropy", "make_task"]
+__all__ = [
+    "Batches",
+    "ImageTask",
+    "Task",
+    "TextTask",
+    "cross_entropy",
+    "format_score",
+    "make_task",
+]
 
 Run = Callable[[Tensor], Tensor]
 """From inputs to logits."""
@@ -32,6 +40,11 @@ TEXTS_AT_ONCE = 16
 def cross_entropy(logits: Float[Tensor, "*b k"], labels: Int64[Tensor, "*b"]) -> Float[Tensor, ""]:
     """Return the mean cross-entropy over all labels, in nats."""
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+
+
+def format_score(value: float, metric: str) -> str:
+    """Return a task's score as it is shown: accuracy in percent, bits per byte as they are."""
+    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
 
 
 @runtime_checkable

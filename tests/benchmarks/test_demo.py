@@ -6,6 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from ghn.benchmarks.outcome import fast_config
+from ghn.benchmarks.timing import threads_of_torch
 from ghn.cli import app
 from ghn.engine import GHN, GHNConfig
 
@@ -32,6 +33,7 @@ def test_the_demo_prints_what_it_measured_and_writes_a_report_without_the_networ
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout[result.stdout.index("{") :])
     assert found["dataset"] == "digits"
+    assert found["config"]["steps"] == 3  # flags go before --fast
     page = out.read_text()
     assert "PooledViT" in page
     assert not re.search(r"(src|href)=[\"']https?:", page)
@@ -39,15 +41,18 @@ def test_the_demo_prints_what_it_measured_and_writes_a_report_without_the_networ
     assert picture.stat().st_size > 5_000
 
 
-def test_two_runs_of_the_demo_measure_the_same(checkpoint):
+def test_two_runs_of_the_demo_measure_the_same_whatever_threads_torch_had(checkpoint):
     from ghn.benchmarks.demo import run_demo
 
     config = fast_config().replace(
         models=("PooledViT",), steps=3, batch=4, test_images=50, checkpoint=checkpoint, seeds=(0,)
     )
 
-    first, second = run_demo(config), run_demo(config)
+    first = run_demo(config)
+    with threads_of_torch(2):
+        second = run_demo(config)
 
     assert first.models[0].runs == second.models[0].runs
+    assert first.record.machine["threads"] == second.record.machine["threads"] == 1
     starts = first.models[0].runs
     assert starts["default"][0].losses != starts["predicted"][0].losses

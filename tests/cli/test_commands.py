@@ -80,6 +80,20 @@ def test_graph_writes_json_that_reads_back_and_pictures(tmp_path):
     assert "ghn graph vits:1 -o graph.html" in page
 
 
+def test_a_page_with_ties_says_so_in_its_command_and_nothing_else_takes_them(tmp_path):
+    page = tmp_path / "graph.html"
+
+    ok("graph", "vits:1", "-o", str(page), "--ties")
+
+    data = json.loads(re.search(r'id="data">(.*?)<', page.read_text())[1])
+    assert any(axis[0] == "position" for tied in data["ties"] for axis in tied["axes"])
+    assert data["command"] == "ghn graph vits:1 -o graph.html --ties"
+    refused = RUN.invoke(app, ["graph", "vits:1", "-o", str(tmp_path / "x.svg"), "--ties"])
+    assert refused.exit_code == 1
+    assert "--ties needs a page" in refused.output
+    assert [p.name for p in tmp_path.iterdir()] == ["graph.html"]
+
+
 def test_a_command_line_is_written_that_a_shell_reads_back(tmp_path):
     flags = {
         "-o": tmp_path / "my page.html",

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from typing import Literal
 
+import click.testing
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -34,7 +35,7 @@ class Outer(Config):
         steps: Number of steps.
         fast: Whether to hurry.
         sizes: Sizes to draw from.
-        kind: Which kind.
+        kind: Which kind, `"a"` or `b[x]`.
         name: A name, or none.
         shares: Shares by family.
         inner: The inside.
@@ -95,13 +96,15 @@ def test_flags_go_before_the_file_and_the_file_before_defaults():
     assert base == {"rate": 0.2, "steps": 5, "fast": True, "inner": {"dim": 9}}
 
 
-def test_help_texts_come_from_the_docstring_and_show_the_default():
-    texts = {p.name: p.annotation.__metadata__[0].help for p in flags.parameters(Outer)}
+def test_help_shows_the_docstrings_texts_and_the_defaults():
+    command = flags.build_command("outer", "Summary.", Outer, lambda values: None, {})
 
-    assert texts["rate"] == "Learning rate. [default: 0.001]"
-    assert texts["inner__dim"] == "Width of an embedding. [default: 64]"
-    assert texts["sizes"].endswith("[default: 1 2]")
-    assert all(texts.values())
+    shown = click.testing.CliRunner().invoke(command, ["--help"], env={"COLUMNS": "140"}).output
+
+    assert "Learning rate. [default: 0.001]" in shown
+    assert "Width of an embedding. [default: 64]" in shown
+    assert "Sizes to draw from. [default: 1 2]" in shown
+    assert "Which kind, a or b[x]. [default: a]" in shown  # no markup of docstrings or terminals
 
 
 def test_a_flag_that_is_not_json_where_it_must_be_is_refused():

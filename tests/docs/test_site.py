@@ -83,6 +83,9 @@ def test_every_public_name_is_documented(name):
         assert len(text) > 20, f"{name} has no docstring"
         # A dataclass without one gets its signature as a docstring.
         assert not text.startswith(f"{attribute}("), f"{name} has no docstring"
+        # Two pairs of brackets are a link in Markdown, and what they link to is not there.
+        link = re.search(r"\w\]\[\w", re.sub(r"`[^`]*`|^ *(>>>|\.\.\.).*", "", text, flags=re.M))
+        assert link is None, f"{name}: write {link} as code, between backticks"
 
 
 @pytest.mark.slow

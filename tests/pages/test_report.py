@@ -47,6 +47,24 @@ def test_a_cell_sorts_by_its_value_and_shows_its_text():
     assert '<th scope="col" class="number">n</th>' in html
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("85.3 ± 1.4", "85.3"),
+        ("1,234,567", "1234567"),
+        ("-17.3 ± 1.7", "-17.3"),
+        ("+0.4", "+0.4"),
+        ("1e-05", "1e-05"),
+        ("43 of 200", "43"),
+        ("never", None),
+    ],
+)
+def test_a_column_of_numbers_sorts_by_the_first_number_of_each_cell(text, value):
+    html = Table([">n", "words"], [[text, text]]).to_html()
+
+    assert re.findall(r'data-value="(.*?)"', html) == ([value] if value else [])
+
+
 def test_numbers_that_json_has_no_word_for_are_null():
     page = control().to_html()
 

@@ -31,7 +31,7 @@ def test_a_report_renders_with_contrast_and_asks_for_nothing(browser, reports, n
 
 
 def test_a_column_of_numbers_sorts_by_number_both_ways(browser, reports):
-    show(browser, reports / "initialization.html")
+    show(browser, reports / "long.html")
     head = browser.find_elements("css selector", "th button")[1]
 
     def column():
@@ -46,7 +46,7 @@ def test_a_column_of_numbers_sorts_by_number_both_ways(browser, reports):
 
 
 def test_names_sort_as_people_count(browser, reports):
-    show(browser, reports / "initialization.html")
+    show(browser, reports / "long.html")
 
     browser.find_elements("css selector", "th button")[0].click()
 
@@ -65,3 +65,17 @@ def test_a_report_prints_light_and_without_buttons(browser, reports):
 
     assert back == "rgb(255, 255, 255)"
     assert shown == "none"
+
+
+def test_a_strip_of_images_scrolls_by_itself_and_shows_every_image(browser, reports):
+    show(browser, reports / "control.html", width=390)
+
+    inner, outer = browser.execute_script(
+        "const s = document.querySelector('.strip'); return [s.scrollWidth, s.clientWidth]"
+    )
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('.strip img')].map((i) => i.naturalWidth)"
+    )
+
+    assert inner > outer
+    assert sizes == [48] * 12

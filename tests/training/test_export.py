@@ -35,7 +35,7 @@ def test_an_exported_run_loads_with_its_averaged_weights_its_support_and_a_card(
     assert "`ghn train --steps 2`" in card
     assert "2 steps of 1 networks" in card
     assert "20 inputs of `digits/val`" in card
-    assert f"{found['test'].by_family()['all']:.1%}" in card
+    assert f"{100 * found['test'].by_family()['all']:.1f} %" in card
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from ghn.data import ImageData, TextData
 from ghn.training import TrainConfig
-from ghn.training.tasks import Batches, ImageTask, TextTask, cross_entropy
+from ghn.training.tasks import Batches, ImageTask, TextTask, cross_entropy, format_score
 
 
 def text(tokens, size=None, vocabulary=256):
@@ -63,3 +63,8 @@ def test_a_step_always_draws_the_same_batch_and_another_than_the_next():
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
     assert torch.equal(first[:, 1:], labels[:, :-1])
+
+
+def test_a_score_is_shown_in_the_unit_of_its_metric():
+    assert format_score(0.3125, "accuracy") == "31.2 %"
+    assert format_score(2.0, "bits per byte") == "2.000"

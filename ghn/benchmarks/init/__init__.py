@@ -3,7 +3,8 @@
 from ghn.benchmarks.init.bench import run_bench
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
-from ghn.benchmarks.init.tables import save_result, summary_table
+from ghn.benchmarks.init.save import save_result
+from ghn.benchmarks.init.tables import summary_table
 
 __all__ = [
     "InitConfig",

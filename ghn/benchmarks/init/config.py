@@ -20,14 +20,16 @@ class InitConfig(Config):
 
     Attributes:
         out: Folder of results; runs found there are not run again.
-        split: Which networks: see `ghn.benchmarks.init.networks.SPLITS`.
+        split: Which networks: `"test"`, `"wide"` and `"deep"` ones of the samplers of images,
+            `"unseen"` families of timm; `"gpts"`, `"gpts-wide"`, `"gpts-deep"`.
         networks: How many of them.
         models: These instead, such as `"timm:resnet18"` or `"convnets:3:wide"`.
         data: Images (`ghn.data.load_images`) or text (`ghn.data.load_text`), by what the networks
             read; training takes the split `"fit"`.
         scored_on: Split that scores are taken on: `"val"` for choices, `"test"` for reports.
-        starts: Initializations: see `ghn.benchmarks.init.starts`. The first one is what the
-            others are compared with.
+        starts: Initializations: `"default"`, `"orthogonal"`, `"lsuv"`, `"trained"`, `"ghn"` or
+            `"ghn:CHECKPOINT"`; see `ghn.benchmarks.init.starts`. The others are compared with the
+            first.
         steps: AdamW steps of a run.
         batch: Images or excerpts in a step.
         context: Tokens of an excerpt.

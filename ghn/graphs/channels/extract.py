@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ghn.graphs.channels.labels import Array, Labels
-from ghn.graphs.channels.layouts import Block, Layout
+from ghn.graphs.channels.layout import Block, Layout
 from ghn.graphs.channels.propagate import Propagation
 
 __all__ = ["Channels", "find_channels"]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ghn.errors import ShapeError
 from ghn.graphs.channels.labels import Array
-from ghn.graphs.channels.layouts import Block, Layout
+from ghn.graphs.channels.layout import Block, Layout
 from ghn.graphs.channels.propagate import Propagation
 
 __all__ = ["Kept", "side_by_side"]

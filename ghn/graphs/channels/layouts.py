@@ -1,9 +1,7 @@
-"""The labels of a tensor's axes, and what views do to them.
+"""How layouts come from layouts: what views and combinations of tensors do to labels.
 
-A layout says for each axis of a tensor which channels its positions are. An axis of a parameter has
-a vector of labels. Axes that were split from one (`[C]` viewed as `[heads, C / heads]`) share one
-array of labels until an operator treats one of them by itself; only then are its labels written as
-pairs. Axes without labels are *still*: their positions must not move.
+Axes that were split from one share one array of labels (`ghn.graphs.channels.layout`) until an
+operator treats one of them by itself; only then are its labels written as pairs.
 """
 
 from __future__ import annotations
@@ -15,43 +13,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ghn.graphs.channels.labels import Array, Labels
+from ghn.graphs.channels.layout import Block, Layout, matched_axes
 
-__all__ = ["Block", "Layout", "Layouts"]
+__all__ = ["Layouts"]
 
 # Axes folded into more positions than this are still.
 MAX_LABELS = 1 << 22
 TOO_MANY = "more channels than are followed"
-
-
-@dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class Block:
-    """Axes of a tensor and their labels, an array with one axis for each of `dims`, in order."""
-
-    dims: tuple[int, ...]
-    labels: Array
-
-
-@dataclasses.dataclass(frozen=True, eq=False, slots=True)
-class Layout:
-    """The labels of one tensor.
-
-    Attributes:
-        shape: Sizes of the axes.
-        blocks: Disjoint groups of axes with labels; axes of size 1 are in none.
-        why: For each axis that is still, the reason.
-    """
-
-    shape: tuple[int, ...]
-    blocks: tuple[Block, ...] = ()
-    why: tuple[str, ...] = ()
-
-    def of(self, dim: int) -> Block | None:
-        """Return the block of an axis, or None if the axis is still."""
-        return next((b for b in self.blocks if dim in b.dims), None)
-
-    def axis(self, dim: int) -> int:
-        """Return an axis counted from the front."""
-        return dim % max(len(self.shape), 1)
 
 
 class Layouts:
@@ -144,26 +112,6 @@ class Layouts:
         reasons = tuple(why if d in moved else w for d, w in enumerate(layout.why))
         return Layout(tuple(shape), blocks, reasons)
 
-    def permute(self, layout: Layout, order: Sequence[int]) -> Layout:
-        """Return the layout of a tensor with its axes in another order."""
-        place = {old: new for new, old in enumerate(order)}
-        return Layout(
-            tuple(layout.shape[d] for d in order),
-            tuple(Block(tuple(place[d] for d in b.dims), b.labels) for b in layout.blocks),
-            tuple(layout.why[d] for d in order),
-        )
-
-    def take(self, layout: Layout, dim: int, positions: Array) -> Layout:
-        """Return the layout of some positions along one axis."""
-        shape = (*layout.shape[:dim], len(positions), *layout.shape[dim + 1 :])
-        blocks = []
-        for block in layout.blocks:
-            if dim in block.dims:
-                at = block.dims.index(dim)
-                block = Block(block.dims, block.labels.take(positions, axis=at))
-            blocks.append(block)
-        return Layout(shape, tuple(filter(None, map(_squeezed, blocks))), layout.why)
-
     def drop(self, layout: Layout, dims: Iterable[int]) -> Layout:
         """Return the layout without some axes; these must have size 1 or no labels in common."""
         gone = set(dims)
@@ -200,7 +148,7 @@ class Layouts:
         shift = len(layout.shape)  # new axes are counted from here until all are known
         blocks = list(layout.blocks)
         why = ["a new axis"] * len(shape)
-        for old, new in _groups(layout.shape, shape):
+        for old, new in matched_axes(layout.shape, shape):
             touched = [b for b in blocks if set(b.dims) & set(old)]
             for d in new:
                 why[d] = layout.why[old[0]]
@@ -267,7 +215,7 @@ class Layouts:
         shape = tuple(shape)
         result: Layout | None = None
         for layout in layouts:
-            wide = _widened(layout, len(shape))
+            wide = layout.widened(len(shape))
             result = wide if result is None else self._met(result, wide)
         return result if result is not None else self.still(shape, "made of numbers")
 
@@ -326,42 +274,3 @@ class Layouts:
         if any(layout.of(dim) is not None for layout in layouts):
             vector = np.concatenate([self.vector(layout, dim) for layout in layouts])
         return self.insert(self.meet(others, shape), dim, sum(sizes), vector)
-
-
-def _squeezed(block: Block) -> Block | None:
-    """Leave out axes of size 1."""
-    keep = [k for k, n in enumerate(block.labels.shape) if n > 1]
-    if len(keep) == len(block.dims):
-        return block
-    if not keep:
-        return None
-    sizes = [block.labels.shape[k] for k in keep]
-    return Block(tuple(block.dims[k] for k in keep), block.labels.reshape(sizes))
-
-
-def _widened(layout: Layout, ndim: int) -> Layout:
-    """Put axes of size 1 in front."""
-    extra = ndim - len(layout.shape)
-    if extra == 0:
-        return layout
-    blocks = tuple(Block(tuple(d + extra for d in b.dims), b.labels) for b in layout.blocks)
-    return Layout((1,) * extra + layout.shape, blocks, ("a new axis",) * extra + layout.why)
-
-
-def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Match axes of two shapes: the smallest runs whose sizes have one product; no size 1."""
-    left = [d for d, n in enumerate(old) if n != 1]
-    right = [d for d, n in enumerate(new) if n != 1]
-    groups: list[tuple[list[int], list[int]]] = []
-    while left and right:
-        a, b = [left.pop(0)], [right.pop(0)]
-        m, n = old[a[0]], new[b[0]]
-        while m != n:
-            if m < n:
-                a.append(left.pop(0))
-                m *= old[a[-1]]
-            else:
-                b.append(right.pop(0))
-                n *= new[b[-1]]
-        groups.append((a, b))
-    return groups

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 
 from ghn.graphs.channels.labels import Array
-from ghn.graphs.channels.layouts import Layout, Layouts
+from ghn.graphs.channels.layout import Layout
+from ghn.graphs.channels.layouts import Layouts
 from ghn.graphs.channels.rules import RULES, Rule, Step, rule
 
 __all__ = ["not_understood", "rule_of"]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ghn.graphs.channels import views  # noqa: F401  its rules are registered on import
 from ghn.graphs.channels.labels import Labels
-from ghn.graphs.channels.layouts import Layout, Layouts
+from ghn.graphs.channels.layout import Layout
+from ghn.graphs.channels.layouts import Layouts
 from ghn.graphs.channels.operators import not_understood, rule_of
 from ghn.graphs.channels.rules import Step
 from ghn.graphs.record import Call

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from ghn.graphs.channels.layouts import Layout, Layouts
+from ghn.graphs.channels.layout import Layout
+from ghn.graphs.channels.layouts import Layouts
 from ghn.graphs.record import Call
 
 __all__ = ["RULES", "Rule", "Step", "rule"]

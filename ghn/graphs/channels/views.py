@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ghn.graphs.channels.layouts import Layout, Layouts
+from ghn.graphs.channels.layout import Layout
+from ghn.graphs.channels.layouts import Layouts
 from ghn.graphs.channels.rules import Step, rule
 
 __all__: list[str] = []
@@ -38,7 +39,7 @@ def _uniform(ops: Layouts, step: Step) -> Layout:
 @rule("permute permute_copy")
 def _permute(ops: Layouts, step: Step) -> Layout:
     layout = step.args[0]
-    return ops.permute(layout, [layout.axis(d) for d in step.args[1]])
+    return layout.permute([layout.axis(d) for d in step.args[1]])
 
 
 @rule("transpose t transpose_copy t_copy")
@@ -48,7 +49,7 @@ def _transpose(ops: Layouts, step: Step) -> Layout:
     if len(order) > 1:
         a, b = (layout.axis(d) for d in (step.get(1, default=0), step.get(2, default=1)))
         order[a], order[b] = order[b], order[a]
-    return ops.permute(layout, order)
+    return layout.permute(order)
 
 
 @rule("expand expand_copy")
@@ -80,13 +81,13 @@ def _slice(ops: Layouts, step: Step) -> Layout:
     layout, dim = step.args[0], step.args[0].axis(step.get(1, "dim", 0))
     positions = np.arange(layout.shape[dim])
     bounds = slice(step.get(2, "start"), step.get(3, "end"), step.get(4, "step", 1))
-    return ops.take(layout, dim, positions[bounds])
+    return layout.take(dim, positions[bounds])
 
 
 @rule("select select_copy")
 def _select(ops: Layouts, step: Step) -> Layout:
     layout, dim, index = step.args[0], step.args[0].axis(step.args[1]), step.args[2]
-    return ops.drop(ops.take(layout, dim, np.arange(layout.shape[dim])[[index]]), (dim,))
+    return ops.drop(layout.take(dim, np.arange(layout.shape[dim])[[index]]), (dim,))
 
 
 @rule("split split_with_sizes unsafe_split unsafe_chunk split_copy unbind unbind_copy")
@@ -97,7 +98,7 @@ def _split(ops: Layouts, step: Step) -> list[Layout]:
     parts, start = [], 0
     for shape in step.shapes:
         size = 1 if at == 1 else shape[dim]
-        part = ops.take(layout, dim, np.arange(start, start + size))
+        part = layout.take(dim, np.arange(start, start + size))
         parts.append(ops.drop(part, (dim,)) if at == 1 else part)
         start += size
     return parts
@@ -124,7 +125,7 @@ def _pad(ops: Layouts, step: Step) -> Layout:
         dim = len(layout.shape) - 1 - k
         before, after = widths[2 * k], widths[2 * k + 1]
         inner = np.arange(max(-before, 0), layout.shape[dim] + min(after, 0))
-        layout = ops.take(layout, dim, inner)
+        layout = layout.take(dim, inner)
         vector = None
         if layout.of(dim) is not None:
             sides = [ops.labels.fresh(max(n, 0)) for n in (before, after)]
@@ -161,7 +162,7 @@ def _channel_shuffle(ops: Layouts, step: Step) -> Layout:
     batch, channels, *rest = layout.shape
     folded = ops.reshape(layout, (batch, groups, channels // groups, *rest))
     order = [0, 2, 1, *range(3, len(folded.shape))]
-    return ops.reshape(ops.permute(folded, order), layout.shape)
+    return ops.reshape(folded.permute(order), layout.shape)
 
 
 @rule("glu")
@@ -169,7 +170,7 @@ def _glu(ops: Layouts, step: Step) -> Layout:
     layout = step.args[0]
     dim = layout.axis(step.get(1, "dim", -1))
     half = layout.shape[dim] // 2
-    parts = [ops.take(layout, dim, np.arange(half) + k * half) for k in range(2)]
+    parts = [layout.take(dim, np.arange(half) + k * half) for k in range(2)]
     return ops.meet(parts, step.shapes[0])
 
 

@@ -15,11 +15,10 @@ from ghn.graphs.draw import KIND_OF, KINDS
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec
 from ghn.graphs.ops import OPERATORS, ROLES
 from ghn.graphs.page.facts import Provenance
+from ghn.graphs.ties import ChannelTies
 from ghn.pages.page import escape, make_page, read_asset
 
-__all__ = ["Axis", "graph_page"]
-
-Axis = tuple[str, int]  # a parameter's name and the index of one of its axes
+__all__ = ["graph_page"]
 
 PACKAGE = "ghn.graphs.page"
 SCRIPTS = (
@@ -43,7 +42,7 @@ def graph_page(
     command: str = "",
     notes: Iterable[str] = (),
     provenance: Mapping[str, Provenance] | None = None,
-    ties: Iterable[Iterable[Axis]] = (),
+    ties: ChannelTies | None = None,
 ) -> str:
     """Return a self-contained HTML page that shows a graph.
 
@@ -53,26 +52,24 @@ def graph_page(
         command: Command line that makes the page again; shown if given.
         notes: Sentences about the model or its prediction, beside the graph's own assumptions.
         provenance: After a prediction: where each parameter's values come from, by name.
-        ties: Sets of axes that belong together, such as the output channels of a layer and the
-            input channels of the next: pairs (parameter name, axis). To hover over one of a set
-            shows all of it.
+        ties: What `ghn.graphs.channel_ties` found in the model: to hover over an axis of a
+            parameter shows all axes of the same channels.
 
     Raises:
-        ConfigError: If `provenance` or `ties` name a parameter or an axis that the graph has not.
+        ConfigError: If `provenance` or `ties` speak of what the graph has not.
 
     Example:
         >>> page = graph_page(trace(model), "my model")     # doctest: +SKIP
         >>> pathlib.Path("graph.html").write_text(page)     # doctest: +SKIP
     """
-    tied = [[(name, axis) for name, axis in members] for members in ties]
-    _check_names(graph, provenance or {}, tied)
+    _check_provenance(graph, provenance or {})
     data = {
         "title": title,
         "command": command,
         "notes": list(dict.fromkeys([*notes, *graph.assumptions])),
         **_graph_data(graph),
         "provenance": {n: p.to_json() for n, p in (provenance or {}).items()} or None,
-        "ties": tied,
+        "ties": _ties_data(graph, ties) if ties else [],
     }
     return make_page(
         f"{title}: graph",
@@ -83,21 +80,36 @@ def graph_page(
     )
 
 
-def _check_names(
-    graph: ParamGraph, provenance: Mapping[str, Provenance], ties: list[list[Axis]]
-) -> None:
+def _check_provenance(graph: ParamGraph, provenance: Mapping[str, Provenance]) -> None:
     known = set(graph.specs) | set(graph.untouched)
     if unknown := [name for name in provenance if name not in known]:
         raise ConfigError(
             f"provenance names parameters that the graph has not: {', '.join(unknown[:3])}; use "
             "the graph that the prediction was made with"
         )
-    for name, axis in (member for members in ties for member in members):
-        if name not in graph.specs or not 0 <= axis < len(graph.specs[name].shape):
+
+
+def _ties_data(graph: ParamGraph, ties: ChannelTies) -> list[dict[str, Any]]:
+    """Return each set as its name, its number of channels and its axes.
+
+    An axis is [name of the tensor, axis, positions of one channel]. Buffers are among the tensors.
+    """
+    for channels in ties.sets:
+        known = [a for a in channels.axes if a.name in graph.specs]
+        sizes = [graph.specs[a.name].shape[a.axis : a.axis + 1] for a in known]
+        if not known or any(s <= (a.index.max(),) for s, a in zip(sizes, known, strict=True)):
             raise ConfigError(
-                f"ties name axis {axis} of {name!r}, which the graph has not; use the graph that "
-                "the ties were found in"
+                f"ties speak of {channels}, which the graph has not; use the ties of the model "
+                "that the graph was traced from"
             )
+    return [
+        {
+            "name": channels.name,
+            "size": channels.size,
+            "axes": [[a.name, a.axis, a.index.shape[1]] for a in channels.axes],
+        }
+        for channels in ties.sets
+    ]
 
 
 def _graph_data(graph: ParamGraph) -> dict[str, Any]:

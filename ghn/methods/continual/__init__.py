@@ -4,8 +4,9 @@ from ghn.methods.continual.baselines import EWC, EWCConfig, FineTuning, Joint, S
 from ghn.methods.continual.config import ContinualConfig, LoopConfig
 from ghn.methods.continual.evaluate import evaluate, learn_sequence
 from ghn.methods.continual.learner import ContinualLearner
-from ghn.methods.continual.loop import TaskLearner, TaskRecord
+from ghn.methods.continual.loop import TaskLearner
 from ghn.methods.continual.metrics import Metrics, metrics
+from ghn.methods.continual.records import TaskRecord
 from ghn.methods.continual.tasks import BENCHMARKS, Batches, Benchmark, TaskData, from_avalanche
 
 __all__ = [

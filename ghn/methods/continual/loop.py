@@ -16,52 +16,25 @@ import copy
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ghn.engine.guards import check_model
 from ghn.engine.run import in_mode, run
-from ghn.engine.select import Generate, keep_reasons
-from ghn.engine.support import Support
-from ghn.errors import CheckpointError, ConfigError, InputError
-from ghn.graphs import ParamGraph, trace
-from ghn.graphs.trace import parameter_names
-from ghn.methods.continual.batches import checked_batch, renumbered
-from ghn.methods.continual.config import LoopConfig
-from ghn.methods.continual.store import read_learner, write_learner
+from ghn.errors import ConfigError, InputError
+from ghn.methods.continual.batches import one_pass, task_loss
+from ghn.methods.continual.records import TaskRecord
+from ghn.methods.continual.store import StoredLearner
 from ghn.registry import unknown_name
 from ghn.rng import derive_seed, preserve_global_state
 
-__all__ = ["TaskLearner", "TaskRecord"]
-
-L = TypeVar("L", bound="TaskLearner")
-FORMAT = 1
+__all__ = ["TaskLearner"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskRecord:
-    """What is known of a task that was learned.
-
-    Attributes:
-        name: Its name.
-        classes: The outputs of the network that are its classes, in order; None: all.
-        loss: Mean loss of the last tenth of the steps.
-        seconds: Time that it took.
-    """
-
-    name: str
-    classes: tuple[int, ...] | None = None
-    loss: float = float("nan")
-    seconds: float = 0.0
-
-
-class TaskLearner(abc.ABC):
+class TaskLearner(StoredLearner):
     """Learns tasks in sequence; subclasses say what is shared between tasks, and how.
 
     Args:
@@ -74,22 +47,6 @@ class TaskLearner(abc.ABC):
     Attributes:
         tasks: Records of the tasks learned so far, by name.
     """
-
-    Config: type[LoopConfig] = LoopConfig
-
-    def __init__(
-        self,
-        model: nn.Module,
-        config: LoopConfig,
-        *,
-        example_inputs: Any = None,
-        generate: Generate = None,
-    ) -> None:
-        self.model = check_model(model)
-        self.config = config
-        self.graph = _generated(self.model, example_inputs, generate)
-        self.device = next(self.model.parameters()).device
-        self.tasks: dict[str, TaskRecord] = {}
 
     def learn(
         self,
@@ -169,7 +126,7 @@ class TaskLearner(abc.ABC):
     ) -> float:
         """Add the gradients of one batch; return its loss."""
 
-    def _finish(self, task: str, batches: Callable[[], Iterator[Any]]) -> None:  # noqa: B027
+    def _finish(self, task: str, batches: Callable[[], Iterator[Any]]) -> None:
         """Do what is to be done once a task is learned."""
 
     @abc.abstractmethod
@@ -237,84 +194,6 @@ class TaskLearner(abc.ABC):
             raise unknown_name("task", task, list(self.tasks))
         return self.tasks[task]
 
-    @abc.abstractmethod
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return every tensor of the learner's state by name."""
-
-    def _facts(self) -> dict[str, Any]:
-        """Return the rest of the learner's state as JSON types."""
-        return {"tasks": [dataclasses.asdict(r) for r in self.tasks.values()]}
-
-    @abc.abstractmethod
-    def _set(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take over a state; the tensors are the learner's from now on."""
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return a copy of the whole state: tensors by name, and JSON types."""
-        return {k: v.detach().clone() for k, v in self._tensors().items()}, self._facts()
-
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take over a state that `state` returned."""
-        self.tasks = {
-            r["name"]: TaskRecord(**{**r, "classes": r["classes"] and tuple(r["classes"])})
-            for r in facts["tasks"]
-        }
-        self._set({k: v.clone().to(self.device) for k, v in tensors.items()}, dict(facts))
-
-    def save(self, path: str | Path, notes: Mapping[str, Any] | None = None) -> None:
-        """Write the learner to one file, all of it or nothing; the module itself is not in it.
-
-        Args:
-            path: A `.safetensors` file.
-            notes: Plain values to keep with it; see `load`.
-        """
-        tensors, facts = self.state()
-        header = {
-            "format": FORMAT,
-            "learner": type(self).__name__,
-            "config": self.config.to_dict(),
-            "shapes": {name: list(spec.shape) for name, spec in self.graph.specs.items()},
-            "facts": facts,
-            "notes": dict(notes or {}),
-        }
-        write_learner(path, tensors, header)
-
-    @classmethod
-    def load(
-        cls: type[L], path: str | Path, model: nn.Module, *, example_inputs: Any = None
-    ) -> tuple[L, dict[str, Any]]:
-        """Read a learner that `save` wrote.
-
-        Args:
-            path: The file.
-            model: A module like the one it learned for; what is not generated is taken from it.
-            example_inputs: As for the constructor.
-
-        Returns:
-            The learner, and the notes that were saved with it.
-
-        Raises:
-            CheckpointError: If the file is damaged, foreign, or belongs to another network.
-        """
-        tensors, header = read_learner(Path(path))
-        if header.get("format") != FORMAT or header.get("learner") != cls.__name__:
-            raise CheckpointError(
-                f"{path} holds a {header.get('learner')} of format {header.get('format')}, not a "
-                f"{cls.__name__} of format {FORMAT}"
-            )
-        names = set(header["shapes"])
-        learner = cls(
-            model,
-            config=cls.Config.from_dict(header["config"]),
-            example_inputs=example_inputs,
-            generate=lambda name: name in names,
-        )
-        shapes = {name: list(spec.shape) for name, spec in learner.graph.specs.items()}
-        if shapes != header["shapes"]:
-            raise CheckpointError(f"{path} belongs to another network; its parameters differ")
-        learner.restore(tensors, header["facts"])
-        return learner, header["notes"]
-
     def _run(
         self, parameters: dict[str, Tensor], inputs: Any, buffers: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "b k"], dict[str, Tensor]]:
@@ -328,26 +207,7 @@ class TaskLearner(abc.ABC):
     def _loss(
         self, task: str, logits: Float[Tensor, "b k"], labels: Int64[Tensor, " b"]
     ) -> Float[Tensor, ""]:
-        """Return the cross-entropy over the task's classes; labels count these."""
-        classes = self.tasks[task].classes
-        count = logits.shape[1]
-        if classes is not None and (len(set(classes)) < len(classes) or max(classes) >= count):
-            raise ConfigError(
-                f"classes={classes} of task {task!r} must be different outputs of a network with "
-                f"{count}"
-            )
-        if classes is not None:
-            logits = logits[:, list(classes)]
-        if int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0:
-            raise InputError(
-                f"task {task!r} has a label {int(labels.max())}, but the network has "
-                f"{logits.shape[1]} outputs: classes are numbered from 0. A task with more classes "
-                "needs a network with more outputs"
-            )
-        loss = F.cross_entropy(logits, labels)
-        if not loss.isfinite():
-            raise InputError(f"the loss of task {task!r} is not finite; try a smaller rate")
-        return loss
+        return task_loss(task, logits, labels, self.tasks[task].classes)
 
     def _batches(self, task: str, loader: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
         """Go through a loader again and again."""
@@ -356,34 +216,8 @@ class TaskLearner(abc.ABC):
 
     def _pass(self, task: str, loader: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
         """Go through a loader once; labels are numbered by the task's classes."""
-        empty = True
-        classes = self.record(task).classes
-        for batch in loader:
-            inputs, labels = checked_batch(task, batch)
-            if len(labels) == 0:
-                continue
-            empty = False
-            yield self._moved(inputs), renumbered(task, labels, classes).to(self.device)
-        if empty:
-            raise InputError(
-                f"the loader of task {task!r} gave no batch; it must be readable more than once, "
-                "such as a DataLoader or a list"
-            )
+        for inputs, labels in one_pass(task, loader, self.record(task).classes):
+            yield self._moved(inputs), labels.to(self.device)
 
     def _moved(self, inputs: Any) -> Any:
         return torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to(self.device), inputs)
-
-
-def _generated(model: nn.Module, example_inputs: Any, generate: Generate) -> ParamGraph:
-    """Return the graph of the parameters that are learned for tasks."""
-    graph = trace(model, example_inputs)
-    parameters, _ = parameter_names(model)
-    reasons = keep_reasons(graph, parameters, Support(), generate, "predict")
-    names = {name for name, reason in reasons.items() if reason is None}
-    names = {name for name in names if graph.specs[name].numel}
-    if not names:
-        raise ConfigError(
-            f"generate={generate!r} leaves no parameter of {type(model).__name__} to learn; its "
-            f"parameters are {', '.join(list(parameters)[:5])}"
-        )
-    return graph.only(names)

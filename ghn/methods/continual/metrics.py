@@ -23,17 +23,17 @@ class Metrics:
     """Summary of a matrix of accuracies, in the matrix's unit.
 
     Attributes:
-        average_accuracy: Mean over j of R[T-1][j]: how good all tasks are in the end.
-        learning_accuracy: Mean over j of R[j][j]: how good each task was when it was new.
-        backward_transfer: Mean over j < T-1 of R[T-1][j] - R[j][j]; negative means forgetting
+        average_accuracy: Mean over j of `R[T-1][j]`: how good all tasks are in the end.
+        learning_accuracy: Mean over j of `R[j][j]`: how good each task was when it was new.
+        backward_transfer: Mean over j < T-1 of `R[T-1][j]` - `R[j][j]`; negative means forgetting
             (Lopez-Paz and Ranzato 2017, arXiv 1706.08840).
-        forgetting_from_first: Mean over j < T-1 of R[j][j] - R[T-1][j], first minus last, as in
+        forgetting_from_first: Mean over j < T-1 of `R[j][j]` - `R[T-1][j]`, first minus last, as in
             Avalanche: minus the backward transfer.
-        forgetting_from_best: Mean over j < T-1 of max over i < T-1 of R[i][j], minus R[T-1][j]
+        forgetting_from_best: Mean over j < T-1 of max over i < T-1 of `R[i][j]`, minus `R[T-1][j]`
             (Chaudhry et al. 2018, arXiv 1801.10112).
-        forward_transfer: Mean over j > 0 of R[j-1][j] - chance[j]; None if these are missing.
-        transfer_to_new: Mean over j > 0 of R[j][j] - alone[j], where alone[j] is what a network of
-            its own reaches on task j; None without `alone`.
+        forward_transfer: Mean over j > 0 of `R[j-1][j]` - `chance[j]`; None if these are missing.
+        transfer_to_new: Mean over j > 0 of `R[j][j]` - `alone[j]`, where `alone[j]` is what a
+            network of its own reaches on task j; None without `alone`.
     """
 
     average_accuracy: float

@@ -8,16 +8,23 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import math
+from typing import Any
+
+from torch import nn
 
 from ghn.conditioning import EmbeddingTableConfig
 from ghn.decoders import ChunkedDecoderConfig, DenseDecoderConfig, RecurrentDecoderConfig
 from ghn.decoders.chunks import PLACE, cut
 from ghn.encoders import FixedCodesConfig
 from ghn.engine import GHN, GHNConfig
-from ghn.graphs import ParamGraph
+from ghn.engine.select import Generate, keep_reasons
+from ghn.engine.support import Support
+from ghn.errors import ConfigError
+from ghn.graphs import ParamGraph, trace
+from ghn.graphs.trace import parameter_names
 from ghn.methods.continual.config import ContinualConfig
 
-__all__ = ["build", "hypernetwork_config"]
+__all__ = ["build", "generated_graph", "hypernetwork_config"]
 
 NODE_DIM = 8
 LEARNED_DIM = 8
@@ -26,6 +33,30 @@ MOST_STEPS = 100
 # Shares of the parameters before the readout; near the best of a few on permuted digits.
 RECURRENT_SHARE, CHUNKED_SHARE = 0.56, 0.31
 DENSE_HIDDEN = (32, 32)
+
+
+def generated_graph(model: nn.Module, example_inputs: Any, generate: Generate) -> ParamGraph:
+    """Return the graph of those parameters of a network that are learned for tasks.
+
+    Args:
+        model: The network.
+        example_inputs: As for `ghn.trace`.
+        generate: Which parameters; all if None.
+
+    Raises:
+        ConfigError: If none is left.
+    """
+    graph = trace(model, example_inputs)
+    parameters, _ = parameter_names(model)
+    reasons = keep_reasons(graph, parameters, Support(), generate, "predict")
+    names = {name for name, reason in reasons.items() if reason is None}
+    names = {name for name in names if graph.specs[name].numel}
+    if not names:
+        raise ConfigError(
+            f"generate={generate!r} leaves no parameter of {type(model).__name__} to learn; its "
+            f"parameters are {', '.join(list(parameters)[:5])}"
+        )
+    return graph.only(names)
 
 
 def build(config: ContinualConfig, graph: ParamGraph) -> GHN:

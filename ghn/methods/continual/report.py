@@ -1,4 +1,4 @@
-"""Results of a benchmark: a table, a picture of the matrices of accuracies, files."""
+"""Results of a benchmark: a table, a picture of the matrices of accuracies, a report, files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghn.io import atomic_path, write_json, write_text
+from ghn.io import write_json, write_text
 from ghn.methods.continual.metrics import Metrics, metrics
+from ghn.methods.continual.page import continual_report, mean_matrix
 from ghn.pages.markdown import markdown_table
+from ghn.pages.pictures import picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +104,7 @@ class Result:
         return {"title": self.title, "rows": rows}
 
     def write(self, folder: Path, record: dict[str, Any]) -> None:
-        """Write `results.json`, `results.md` and `matrix.svg`.
+        """Write `results.json`, `results.md`, `matrix.svg` and `report.html`.
 
         Args:
             folder: Where to.
@@ -125,38 +127,30 @@ class Result:
         ]
         write_text(folder / "results.md", "\n".join(lines))
         self.draw(folder / "matrix.svg")
-        self.files += [folder / name for name in ("results.json", "results.md", "matrix.svg")]
+        write_text(folder / "report.html", continual_report(self, record).to_html())
+        names = ("results.json", "results.md", "matrix.svg", "report.html")
+        self.files += [folder / name for name in names]
 
     def draw(self, path: Path) -> None:
         """Draw the mean matrix of accuracies of each method."""
-        from matplotlib.figure import Figure
-
         groups = self.by_method()
-        figure = Figure(figsize=(2.6 * len(groups) + 0.8, 2.9), layout="constrained")
-        panels = figure.subplots(1, len(groups), squeeze=False)[0]
         low = min(min(min(row) for row in r.matrix) for r in self.rows)
-        for axes, (method, rows) in zip(panels, groups.items(), strict=True):
-            image = _draw_matrix(axes, [row.matrix for row in rows], low)
-            axes.set_title(method, fontsize=9)
-        panels[0].set_ylabel("after task")
-        figure.colorbar(image, ax=list(panels), label="accuracy, %")
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
+        with picture(path, (2.6 * len(groups) + 0.8, 2.9)) as figure:
+            panels = figure.subplots(1, len(groups), squeeze=False)[0]
+            for axes, (method, rows) in zip(panels, groups.items(), strict=True):
+                image = _draw_matrix(axes, [row.matrix for row in rows], low)
+                axes.set_title(method, fontsize=9)
+            panels[0].set_ylabel("after task")
+            figure.colorbar(image, ax=list(panels), label="accuracy, %")
 
 
 def _draw_matrix(axes: Axes, matrices: list[list[list[float]]], low: float) -> Any:
-    count = len(matrices[0])
-    mean = [
-        [
-            statistics.fmean(m[i][j] for m in matrices) if j < len(matrices[0][i]) else float("nan")
-            for j in range(count)
-        ]
-        for i in range(count)
-    ]
+    mean = [[float("nan") if v is None else v for v in row] for row in mean_matrix(matrices)]
     axes.set_xlabel("on task")
-    step = max(1, count // 5)
-    axes.set_xticks(range(0, count, step), [str(i + 1) for i in range(0, count, step)])
-    axes.set_yticks(range(0, count, step), [str(i + 1) for i in range(0, count, step)])
+    places = range(0, len(mean), max(1, len(mean) // 5))
+    names = [str(i + 1) for i in places]
+    axes.set_xticks(places, names)
+    axes.set_yticks(places, names)
     return axes.imshow(mean, vmin=low, vmax=100.0, cmap="viridis")
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from ghn.benchmarks.init import InitConfig, bench, run_bench, save_result
+from ghn.benchmarks.init.curves import group_lines
 from ghn.errors import ConfigError
 
 MODELS = ("vits:0:test", "convnets:1:test")
@@ -85,6 +87,25 @@ def test_the_files_say_what_was_measured(finished, tmp_path):
     assert "ghn bench init" in text
     assert all(name in text for name in MODELS)
     assert json.loads((tmp_path / "result.json").read_text())["config"]["steps"] == 4
+    page = (tmp_path / "result.html").read_text()
+    assert f"<pre>{result.record.command}</pre>" in page
+    assert page.count("<figure>") == len({n.group for n in result.networks})
+    assert all(name in page for name in MODELS)
+
+
+def test_a_curve_is_the_mean_over_networks_with_the_spread_of_seeds(finished):
+    _, result = finished
+    both = dataclasses.replace(
+        result, networks=[dataclasses.replace(n, group="both") for n in result.networks]
+    )
+
+    lines = group_lines(both)["both"]
+
+    assert [line.label for line in lines] == list(result.config.starts)
+    for line in lines:
+        finals = [[run.scores[-1][1] for run in n.runs[line.label]] for n in both.networks]
+        expected = [50 * (a + b) for a, b in zip(*finals, strict=True)]
+        assert [run[-1] for run in line.runs] == pytest.approx(expected)
 
 
 def test_all_starts_are_fit_to_run(tmp_path):

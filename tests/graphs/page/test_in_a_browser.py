@@ -9,6 +9,7 @@ import torch
 from browser import poor_contrasts, problems_of, requests_of, show
 
 from ghn import trace
+from ghn.graphs import channel_ties
 from ghn.graphs.blocks import fold
 from ghn.graphs.page import Histogram, Provenance, graph_page
 from ghn.zoo.library import resolve_model
@@ -19,28 +20,32 @@ MODELS = ("timm:vit_base_patch16_224", "timm:resnet50", "transformers:gpt2")
 
 
 @pytest.fixture(scope="module")
-def graphs():
-    with torch.device("meta"):
-        return {name: trace(resolve_model(name, device="meta")) for name in MODELS}
+def models():
+    return {name: resolve_model(name, device="meta") for name in MODELS}
 
 
 @pytest.fixture(scope="module")
-def pages(graphs, tmp_path_factory):
-    """One page a model; the ViT's also shows a prediction and ties, all made up."""
+def graphs(models):
+    return {name: trace(model) for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def ties(models):
+    return {name: channel_ties(models[name]) for name in MODELS[:2]}
+
+
+@pytest.fixture(scope="module")
+def pages(graphs, ties, tmp_path_factory):
+    """One page a model; two show ties, and the ViT's a prediction that is made up."""
     folder = tmp_path_factory.mktemp("pages")
     paths = {}
     for name, graph in graphs.items():
-        extra = {"provenance": made_up(graph), "ties": [TIED]} if "vit" in name else {}
+        extra = {"provenance": made_up(graph)} if "vit" in name else {}
         paths[name] = folder / f"{name.partition(':')[2]}.html"
-        paths[name].write_text(graph_page(graph, name, **extra), encoding="utf-8")
+        paths[name].write_text(
+            graph_page(graph, name, ties=ties.get(name), **extra), encoding="utf-8"
+        )
     return paths
-
-
-TIED = [
-    ("blocks.0.mlp.fc1.weight", 0),
-    ("blocks.0.mlp.fc1.bias", 0),
-    ("blocks.0.mlp.fc2.weight", 1),
-]
 
 
 def made_up(graph):
@@ -223,19 +228,65 @@ def test_dragging_moves_the_drawing_and_selects_nothing(browser, pages):
     assert select(browser, ".row.selected") == []
 
 
+def axis(browser, parameter, number):
+    return browser.find_element("css selector", f"[data-axis='{parameter} {number}']")
+
+
+def lit(browser):
+    return {int(row.get_attribute("data-node")) for row in select(browser, ".row.tied")}
+
+
 def test_an_axis_lights_up_all_that_is_tied_to_it(browser, graphs, pages):
     name = MODELS[0]
     show(browser, pages[name])
     specs = graphs[name].specs
     browser.execute_script(f"page.goTo({specs['blocks.0.mlp.fc1.weight'].node})")
 
-    hover(browser, select(browser, "button.axis")[0])
+    hover(browser, axis(browser, "blocks.0.mlp.fc1.weight", 0))
 
-    lit = {int(r.get_attribute("data-node")) for r in select(browser, ".row.tied")}
-    assert lit == {specs["blocks.0.mlp.fc1.weight"].node, specs["blocks.0.mlp.fc2.weight"].node}
+    assert lit(browser) == {specs[f"blocks.0.mlp.{n}.weight"].node for n in ("fc1", "fc2")}
+    assert "3,072 channels along 3 axes" in panel(browser)
     assert "blocks.0.mlp.fc2.weight axis 1" in panel(browser)
+    assert len(select(browser, ".axis.tied")) == 2  # the weight's and the bias's
     hover(browser, browser.find_element("id", "summary"))
-    assert select(browser, ".row.tied") == []
+    assert lit(browser) == set()
+    assert "channels along" not in panel(browser)
+
+
+def test_an_axis_of_the_residual_stream_lights_up_what_is_folded_and_names_what_is_hidden(
+    browser, graphs, ties, pages
+):
+    name = MODELS[1]
+    show(browser, pages[name])
+    weight = "layer1.0.conv3.weight"
+    browser.execute_script(f"page.goTo({graphs[name].specs[weight].node})")
+    (stream,) = ties[name].of(weight, 0)
+    nodes = {graphs[name].specs[a.name].node for a in stream.axes if a.name in graphs[name].specs}
+
+    hover(browser, axis(browser, weight, 0))
+
+    assert lit(browser) == {browser.execute_script(f"return page.folding.drawnFor({n})")
+                            for n in nodes}  # fmt: skip
+    assert len(lit(browser)) < len(nodes)
+    assert f"256 channels along {len(stream.axes)} axes" in panel(browser)
+    assert "layer1.2.bn3.running_var axis 0" in panel(browser)
+
+
+def test_an_axis_of_a_fused_projection_has_several_sets_and_the_input_none(browser, graphs, pages):
+    name = MODELS[0]
+    show(browser, pages[name])
+    specs = graphs[name].specs
+
+    browser.execute_script(f"page.goTo({specs['blocks.0.attn.qkv.weight'].node})")
+    hover(browser, axis(browser, "blocks.0.attn.qkv.weight", 0))
+    told = panel(browser)
+    browser.execute_script(f"page.goTo({specs['patch_embed.proj.weight'].node})")
+    pixels = axis(browser, "patch_embed.proj.weight", 1)
+
+    assert "12 channels along" in told  # heads
+    assert "64 channels along" in told  # places in a head
+    assert pixels.tag_name == "span"
+    assert problems_of(browser) == []
 
 
 def test_a_prediction_is_told_by_marks_words_and_histograms(browser, graphs, pages):

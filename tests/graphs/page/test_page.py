@@ -5,12 +5,16 @@ import json
 import re
 from importlib.resources import files
 
+import numpy as np
 import pytest
+import torch
 from graph_helpers import chain
+from torch import nn
 
 from ghn.errors import ConfigError
-from ghn.graphs import Node, ParamGraph
+from ghn.graphs import ChannelSet, ChannelTies, Node, ParamGraph, channel_ties, trace
 from ghn.graphs.page import Histogram, Provenance, graph_page
+from ghn.graphs.ties import TiedAxis
 
 
 def data_of(page: str) -> dict:
@@ -59,12 +63,33 @@ def test_notes_and_assumptions_are_told_once():
     assert data["notes"] == ["first", "a was taken for b"]
 
 
+def ties_of(name, axis, size):
+    tied = TiedAxis(name, axis, np.arange(size)[:, None])
+    return ChannelTies((ChannelSet(f"{name}[{axis}]", size, (tied,)),), ())
+
+
+def test_ties_are_written_with_the_positions_of_a_channel_and_with_buffers():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    image = torch.empty(1, 3, 4, 4)
+
+    page = graph_page(trace(model, image), "x", ties=channel_ties(model, image))
+
+    (found,) = data_of(page)["ties"]
+    assert found["size"] == 4
+    assert [a for a in found["axes"] if a[0] in ("0.weight", "1.running_var", "3.weight")] == [
+        ["0.weight", 0, 1],
+        ["3.weight", 1, 4],
+        ["1.running_var", 0, 1],
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"provenance": {"no.such": Provenance(decoder="lowrank")}}, "no.such"),
-        ({"ties": [[("no.such", 0)]]}, "no.such"),
-        ({"ties": [[("blocks.0.fc.weight", 2)]]}, "axis 2"),
+        ({"ties": ties_of("no.such", 0, 8)}, "no.such"),
+        ({"ties": ties_of("blocks.0.fc.weight", 2, 8)}, "8 channels"),
+        ({"ties": ties_of("blocks.0.fc.weight", 0, 9)}, "9 channels"),
     ],
 )
 def test_facts_about_another_graph_are_refused(given, words):

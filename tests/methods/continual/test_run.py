@@ -120,6 +120,10 @@ def test_a_run_gives_a_table_and_a_matched_network_has_the_hypernetworks_size(tm
     assert "backward_transfer" in written["rows"][0]["metrics"]
     assert "| recurrent |" in (tmp_path / "results.md").read_text()
     assert (tmp_path / "matrix.svg").read_text().lstrip().startswith("<?xml")
+    page = (tmp_path / "report.html").read_text()
+    assert "<pre>ghn run</pre>" in page
+    assert page.count("<figure>") == 3  # curves, and a matrix for each method
+    assert all(f"<td>{method}</td>" in page for method in config.methods)
 
 
 def test_the_table_shows_means_and_deviations_over_seeds():
@@ -166,6 +170,7 @@ def test_the_command_runs_writes_and_goes_on(tmp_path):
     folder = tmp_path / "runs" / "split-digits-test"
     assert {p.name for p in folder.iterdir()} == {
         *("recurrent-0.safetensors", "results.json", "results.md", "matrix.svg"),
+        "report.html",
     }
     help_text = CliRunner().invoke(app, ["run", "continual", "--help"]).output
     assert "--benchmark" in help_text

@@ -7,8 +7,13 @@ class Details {
     this.panel = panel;
     this.model = model;
     this.page = page;
-    this.tieOf = new Map(); // "name axis": its whole set
-    for (const set of model.ties) for (const [name, axis] of set) this.tieOf.set(`${name} ${axis}`, set);
+    this.tiesOf = new Map(); // "name axis": the sets of channels that lie along it
+    for (const set of model.ties) {
+      for (const [name, axis] of set.axes) {
+        const key = `${name} ${axis}`;
+        this.tiesOf.set(key, [...(this.tiesOf.get(key) ?? []), set]);
+      }
+    }
   }
 
   fill(...content) {
@@ -22,6 +27,8 @@ class Details {
     this.fill(
       element("h2", {}, "Model"),
       element("p", { class: "quiet" }, "Point at an operator, or go there with the arrow keys."),
+      model.ties.length ? element("p", { class: "quiet" }, `${model.ties.length} sets of channels: select an `
+        + "operator, then point at an axis with a dotted line to see where else its channels are.") : null,
       this.provenanceSummary(),
       this.operatorTable(),
       this.sentences("Never used by the forward pass", model.untouched.map(
@@ -126,15 +133,14 @@ class Details {
     const whole = element("span", { class: "axes" });
     parameter.shape.forEach((size, axis) => {
       if (axis) whole.append("\u00d7");
-      const set = this.tieOf.get(`${parameter.name} ${axis}`);
+      const sets = this.tiesOf.get(`${parameter.name} ${axis}`);
       const letter = parameter.axes[axis] ?? "";
-      whole.append(element(set ? "button" : "span", {
-        class: "axis", "data-axis": `${parameter.name} ${axis}`,
-        title: set ? `tied with ${set.length - 1} further axes` : AXES[letter] ?? "",
-        ...(set && {
+      whole.append(element(sets ? "button" : "span", {
+        class: "axis", "data-axis": `${parameter.name} ${axis}`, title: AXES[letter] ?? "",
+        ...(sets && {
           type: "button",
-          mouseenter: () => this.page.showTie(set), mouseleave: () => this.page.showTie(null),
-          focus: () => this.page.showTie(set), blur: () => this.page.showTie(null),
+          mouseenter: () => this.page.showTies(sets), mouseleave: () => this.page.showTies([]),
+          focus: () => this.page.showTies(sets), blur: () => this.page.showTies([]),
         }),
       }, `${size.toLocaleString("en")}`, element("sub", {}, letter)));
     });
@@ -142,17 +148,14 @@ class Details {
     return whole;
   }
 
-  /** Marks the axes of a set among those that are shown; says which others there are. */
-  markAxes(set) {
-    const names = new Set((set ?? []).map(([name, axis]) => `${name} ${axis}`));
+  /** Marks the axes of sets among those that are shown; says which others there are. */
+  markAxes(sets) {
+    const names = new Set(sets.flatMap((set) => set.axes.map(([name, axis]) => `${name} ${axis}`)));
     for (const axis of this.panel.querySelectorAll(".axis")) {
       axis.classList.toggle("tied", names.has(axis.dataset.axis));
     }
     this.panel.querySelector(".tie-list")?.remove();
-    if (!set) return;
-    this.panel.append(element("div", { class: "tie-list" }, element("h3", {}, `${set.length} axes are one`),
-      element("ul", {}, ...set.map(([name, axis]) => element("li", {},
-        element("code", {}, name), ` axis ${axis}`)))));
+    if (sets.length) this.panel.append(element("div", { class: "tie-list" }, ...sets.flatMap(describeTie)));
   }
 
   provenance(parameter) {
@@ -190,5 +193,15 @@ const AXES = {
   o: "output channels", i: "input channels", k: "kernel", e: "stacked copies", v: "rows of a vocabulary",
   t: "positions", 1: "broadcast",
 };
+
+/** A set of channels in words: how many, and every axis that they lie along. */
+function describeTie({ size, axes }) {
+  const items = axes.map(([name, axis, width]) => element("li", {}, element("code", {}, name),
+    ` axis ${axis}${width > 1 ? `, ${width.toLocaleString("en")} places each` : ""}`));
+  return [
+    element("h3", {}, `${size.toLocaleString("en")} channels along ${axes.length} axes`),
+    element("ul", {}, ...items),
+  ];
+}
 
 const dot = (kind) => element("i", { class: `dot ${kind}` });

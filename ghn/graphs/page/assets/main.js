@@ -120,11 +120,13 @@ class Page {
     this.goTo(index);
   }
 
-  showTie(set) {
-    const tied = new Set((set ?? []).flatMap(([name]) =>
-      this.model.parameters.find((p) => p.name === name).uses.map((use) => this.folding.drawnFor(use.node.index))));
+  /** Lights up the operators whose parameters have an axis in one of these sets of channels. */
+  showTies(sets) {
+    const names = new Set(sets.flatMap((set) => set.axes.map(([name]) => name)));
+    const uses = this.model.parameters.filter((p) => names.has(p.name)).flatMap((p) => p.uses);
+    const tied = new Set(uses.map((use) => this.folding.drawnFor(use.node.index)));
     for (const [index, row] of this.rows) row.group.classList.toggle("tied", tied.has(index));
-    this.details.markAxes(set);
+    this.details.markAxes(sets);
   }
 
   // Search.

@@ -1,0 +1,113 @@
+"""Files of the initialization benchmark: all numbers, a page of the repository, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ghn.benchmarks.init.curves import SCORES, draw_curves, group_lines
+from ghn.benchmarks.init.outcome import InitResult
+from ghn.benchmarks.init.tables import network_table, summary_table
+from ghn.io import write_json, write_text
+from ghn.pages import Details, Figure, Figures, Points, Report, Table, facts_of, line_plot
+from ghn.pages.markdown import markdown_table
+
+__all__ = ["init_report", "save_result"]
+
+
+def save_result(result: InitResult, folder: Path) -> list[Path]:
+    """Write `result.json`, `result.md`, `result.svg` and `result.html`; return their paths."""
+    paths = [folder / f"result.{ending}" for ending in ("json", "md", "svg", "html")]
+    write_json(paths[0], result.to_dict())
+    write_text(paths[1], _markdown(result))
+    draw_curves(result, paths[2])
+    write_text(paths[3], init_report(result).to_html())
+    return paths
+
+
+def init_report(result: InitResult) -> Report:
+    """Return the report: a summary, curves of each group of networks, a row for each network."""
+    record = result.record.to_dict()
+    groups = group_lines(result)
+    label = SCORES[result.networks[0].metric]
+    report = Report(
+        title=_title(result),
+        subtitle=f"ghn bench init, {result.record.date}, {len(result.networks)} networks",
+        verdict=" ".join(_verdicts(result)),
+        command=result.record.command,
+        facts=facts_of(record),
+    )
+    report.add(
+        Table(*summary_table(result), heading="Groups of networks"),
+        Figures(
+            [
+                Figure(
+                    line_plot(lines, "step", label),
+                    f"{group}: mean over networks and seeds, range over seeds",
+                )
+                for group, lines in groups.items()
+            ],
+            key={line.label: line.colour for line in next(iter(groups.values()))},
+            heading="Curves",
+        ),
+        Table(*network_table(result), heading="Networks"),
+        Points(_method(result), heading="How it was measured"),
+        Details("All numbers as JSON", result.to_dict()),
+    )
+    return report
+
+
+def _title(result: InitResult) -> str:
+    config = result.config
+    return f"Initializations: {config.split}, {config.data}, {config.steps} steps"
+
+
+def _verdicts(result: InitResult) -> Iterator[str]:
+    """Say of each start but the first on how many networks it ends ahead."""
+    base = result.config.starts[0]
+    for start in result.config.starts[1:]:
+        gains = [network.gain(start, base).verdict for network in result.networks]
+        yield (
+            f"{start} ends ahead of {base} on {gains.count('win')} of {len(gains)} networks, "
+            f"behind on {gains.count('loss')}."
+        )
+
+
+def _method(result: InitResult) -> list[str]:
+    config, record = result.config, result.record
+    base = config.starts[0]
+    return [
+        f"Data: {record.data['name']} (hash {record.data['hash']}), scored on the first "
+        f"{config.scored:,} inputs of {config.scored_on}.",
+        f"Batches of {config.batch}, AdamW, warm-up over a tenth of the steps, cosine to zero.",
+        f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
+        "where the best lay on the edge) for every network by the training loss on a seed of its "
+        f"own; results are from seeds {', '.join(map(str, config.seeds))}.",
+        "Step 0 is scored after BatchNorm statistics were taken on the same training batches.",
+        f"Gains are final scores against {base}, seed by seed. Win, loss: a network's 95 % "
+        "bootstrap interval over seeds leaves out 0. Worse: it lies below a point.",
+        f"Reach: steps until the mean curve meets the final mean of {base}, in units of all "
+        "steps; the median over networks.",
+    ]
+
+
+def _markdown(result: InitResult) -> str:
+    record = result.record
+    machine = f"{record.machine['processor']}, {record.machine['cores']} cores"
+    return "\n".join(
+        [
+            f"# {_title(result)}",
+            "",
+            f"Made by `{record.command}` on {machine}, {record.date}; torch "
+            f"{record.versions['torch']}.",
+            "",
+            *(f"- {point}" for point in _method(result)),
+            "",
+            *markdown_table(*summary_table(result)),
+            "",
+            "## Networks",
+            "",
+            *markdown_table(*network_table(result)),
+            "",
+        ]
+    )
