@@ -1,5 +1,6 @@
 """The engine: from a model's graph to parameters, and into the model."""
 
+from ghn.engine.base import Base, BaseConfig
 from ghn.engine.checkpoint import embedded_checkpoints, load_ghn
 from ghn.engine.histograms import parameter_histograms
 from ghn.engine.hypernet import GHN, GHNConfig
@@ -10,6 +11,8 @@ from ghn.engine.support import Support
 
 __all__ = [
     "GHN",
+    "Base",
+    "BaseConfig",
     "GHNConfig",
     "Report",
     "Support",
