@@ -15,7 +15,11 @@ from ghn.cli.group import Commands
 
 __all__ = ["app", "main"]
 
-Commands.late |= {"train": train.build_command, "bench init": bench.build_init}
+Commands.late |= {
+    "train": train.build_command,
+    "bench init": bench.build_init,
+    "bench mip": bench.build_mip,
+}
 
 app = typer.Typer(
     name="ghn",

@@ -2,6 +2,7 @@
 
 from ghn.engine.base import Base, BaseConfig
 from ghn.engine.checkpoint import embedded_checkpoints, load_ghn
+from ghn.engine.diagnose import MagnitudeDiagnosis, diagnose_magnitude
 from ghn.engine.histograms import parameter_histograms
 from ghn.engine.hypernet import GHN, GHNConfig
 from ghn.engine.page import prediction_page
@@ -14,8 +15,10 @@ __all__ = [
     "Base",
     "BaseConfig",
     "GHNConfig",
+    "MagnitudeDiagnosis",
     "Report",
     "Support",
+    "diagnose_magnitude",
     "embedded_checkpoints",
     "load_ghn",
     "parameter_histograms",
