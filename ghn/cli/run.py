@@ -67,5 +67,7 @@ def _run(module: Any, values: dict[str, Any]) -> None:
 
 
 for _name, _method in METHODS.items():
+    if not _method.home:
+        continue
     app.command(_name, help=_method.summary)(_placeholder)
     LateCommands.late[f"run {_name}"] = functools.partial(_build, _name, _method)

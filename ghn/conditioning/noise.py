@@ -50,6 +50,8 @@ class Noise(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = NoiseConfig
+    source: ClassVar[str] = "noise"
+    is_open: ClassVar[bool] = True
 
     def __init__(self, config: NoiseConfig) -> None:
         super().__init__()

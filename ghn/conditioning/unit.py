@@ -68,6 +68,9 @@ class Unit(nn.Module):
     def __init__(self, config: UnitConfig) -> None:
         super().__init__()
         self.of: Any = build(CONDITIONS, config.of)
+        self.source: str = self.of.source
+        self.is_open: bool = self.of.is_open
+        self.architecture: tuple[str, ...] = getattr(self.of, "architecture", ())
 
     @property
     def config(self) -> UnitConfig:

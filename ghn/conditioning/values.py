@@ -74,6 +74,8 @@ class Values(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = ValuesConfig
+    source: ClassVar[str] = "task"
+    is_open: ClassVar[bool] = True
 
     def __init__(self, config: ValuesConfig) -> None:
         super().__init__()

@@ -56,6 +56,8 @@ class VectorEncoder(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = VectorEncoderConfig
+    source: ClassVar[str] = "task"
+    is_open: ClassVar[bool] = True
 
     def __init__(self, config: VectorEncoderConfig) -> None:
         super().__init__()

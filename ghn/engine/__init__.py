@@ -2,6 +2,7 @@
 
 from ghn.engine.base import Base, BaseConfig
 from ghn.engine.checkpoint import embedded_checkpoints, load_ghn
+from ghn.engine.describe import Description
 from ghn.engine.diagnose import MagnitudeDiagnosis, diagnose_magnitude
 from ghn.engine.histograms import parameter_histograms
 from ghn.engine.hypernet import GHN, GHNConfig
@@ -14,6 +15,7 @@ __all__ = [
     "GHN",
     "Base",
     "BaseConfig",
+    "Description",
     "GHNConfig",
     "MagnitudeDiagnosis",
     "Report",

@@ -42,6 +42,7 @@ from ghn.encoders import (
 )
 from ghn.engine.base import Base, BaseConfig, added_to
 from ghn.engine.checkpoint import HubCheckpoint
+from ghn.engine.describe import Description, describe
 from ghn.engine.magnitude import MODES, apply_magnitude, magnitude_rules
 from ghn.engine.support import Support
 from ghn.errors import ConfigError
@@ -184,6 +185,14 @@ class GHN(HubCheckpoint, nn.Module):
     @config.setter
     def config(self, config: GHNConfig) -> None:
         self._settings = config
+
+    def describe(self) -> Description:
+        """Return what this hypernetwork is: stages, size, and the five axes of `ghn.axes`.
+
+        Example:
+            >>> print(ghn.describe())      # doctest: +SKIP
+        """
+        return describe(self)
 
     def recipes(
         self,
