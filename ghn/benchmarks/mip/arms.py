@@ -37,7 +37,6 @@ HIDDEN = (256, 32)
 CONDITIONS, IMAGES = 8, 16  # of a step
 GRID = 11  # conditions that losses are taken at
 SCORED = 500  # images, at most
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +122,7 @@ def train(piece: Piece) -> list[Trained]:
     """
     runs = [(rate, seed) for rate in piece.rates for seed in piece.seeds]
     side = SideBySide(piece.task, piece.arm, [seed for _, seed in runs])
-    optimizer = RowAdam(side.weights, torch.tensor([rate for rate, _ in runs]))
+    optimizer = RowAdam(side.weights, piece.rates)
     draws = [make_generator(seed, "batches", piece.task) for seed in piece.seeds]
     numbers = make_generator(0, "conditions", piece.task)
     due = {round(piece.steps * (i + 1) / piece.tests) for i in range(piece.tests)}
@@ -201,31 +200,29 @@ class SideBySide:
 
 
 class RowAdam:
-    """Adam with a rate of its own for each row of stacked weights.
+    """One Adam for each rate, over the rows of stacked weights that have that rate.
 
     Args:
-        weights: By name, each with a leading axis R.
-        rates: One a row.
+        weights: By name, each with a leading axis of as many rows for each rate.
+        rates: The rates.
     """
 
-    def __init__(self, weights: dict[str, Any], rates: Float[Tensor, " R"]) -> None:
+    def __init__(self, weights: dict[str, Any], rates: tuple[float, ...]) -> None:
         self.weights = [weight for weight in weights.values() if weight.requires_grad]
-        self.rates = rates
-        self.means = [torch.zeros_like(weight) for weight in self.weights]
-        self.squares = [torch.zeros_like(weight) for weight in self.weights]
-        self.steps = 0
+        self.parts = [weight.detach().chunk(len(rates)) for weight in self.weights]
+        self.optimizers = [
+            torch.optim.Adam(part, lr=rate, fused=True)
+            for part, rate in zip(zip(*self.parts, strict=True), rates, strict=True)
+        ]
 
-    @torch.no_grad()
     def step(self) -> None:
         """Change the weights and clear their gradients."""
-        self.steps += 1
-        first, second = (1 - beta**self.steps for beta in BETAS)
-        for weight, mean, square in zip(self.weights, self.means, self.squares, strict=True):
-            gradient, weight.grad = weight.grad, None
-            mean.lerp_(gradient, 1 - BETAS[0])
-            square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-            rates = (self.rates / first).reshape(-1, *[1] * (weight.ndim - 1))
-            weight.sub_(rates * mean / ((square / second).sqrt_().add_(EPSILON)))
+        for weight, parts in zip(self.weights, self.parts, strict=True):
+            for part, gradient in zip(parts, weight.grad.chunk(len(parts)), strict=True):
+                part.grad = gradient
+            weight.grad = None
+        for optimizer in self.optimizers:
+            optimizer.step()
 
 
 def constant_loss(task: str, split: str = "test") -> float:
