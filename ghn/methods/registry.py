@@ -100,3 +100,12 @@ METHODS.register("mip")(
         specimen="ghn.methods.mip:specimen",
     )
 )
+METHODS.register("bayesian")(
+    Method(
+        summary="Draw networks from noise, for predictions that say how far they go.\n\n"
+        "Example: ghn run bayesian --tasks diabetes --methods noise --methods ensemble",
+        home="ghn.methods.bayesian.run",
+        kinds={"dense": _axes("noise", "once", "dynamic", "static", "mlp")},
+        specimen="ghn.methods.bayesian.samplers:specimen",
+    )
+)
