@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from ghn.benchmarks.mip import MIPConfig, run_mip
 from ghn.benchmarks.mip.arms import ARMS, CONDITIONS, IMAGES, Piece, build, constant_loss, train
+from ghn.benchmarks.mip.bench import further_rate
 from ghn.benchmarks.mip.outcome import TaskResult, Trained
 from ghn.benchmarks.mip.tasks import TASKS, images_of
 from ghn.cli import app
@@ -111,10 +112,21 @@ def test_each_arm_has_its_best_rate_by_validation_and_a_run_that_diverged_is_not
     assert task.steps("MIP") == 20
 
 
+def test_an_arm_gets_further_rates_until_its_best_lies_between_worse_ones():
+    def runs(losses):
+        return [Trained(rate, 0, [(1, loss)], loss) for rate, loss in losses.items()]
+
+    assert further_rate(runs({1e-3: 3.0, 1e-2: 2.0})) == 3e-2
+    assert further_rate(runs({1e-3: 2.0, 1e-2: 3.0})) == 3e-4
+    assert further_rate(runs({1e-3: 3.0, 1e-2: 2.0, 3e-2: math.inf})) is None
+    assert further_rate(runs({1e-2: 3.0, 1e-1: 2.0})) is None  # the ladder ends
+
+
 def test_a_benchmark_goes_on_where_it_stopped_and_writes_its_results(tmp_path, monkeypatch):
     config = MIPConfig(
         tasks=("beta-vae",), seeds=(0, 1), rates=(1e-2,), steps=2, tests=1, out=str(tmp_path)
     )
+    monkeypatch.setattr("ghn.benchmarks.mip.bench.LADDER", ())
     result = run_mip(config)
     monkeypatch.setattr("ghn.benchmarks.mip.bench.train", lambda piece: pytest.fail("ran again"))
 

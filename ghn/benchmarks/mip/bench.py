@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ghn.benchmarks.mip.arms import ARMS, Piece, Trained, constant_loss, initial_slope, train
-from ghn.benchmarks.mip.outcome import MIPResult, TaskResult
+from ghn.benchmarks.mip.outcome import MIPResult, TaskResult, best_rate
 from ghn.benchmarks.mip.tasks import SIDE, TASKS
 from ghn.benchmarks.workers import run_all
 from ghn.config import Config
@@ -19,6 +19,8 @@ from ghn.io import append_line
 
 __all__ = ["MIPConfig", "data_of", "run_mip"]
 
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MIPConfig(Config):
@@ -27,7 +29,8 @@ class MIPConfig(Config):
     Attributes:
         tasks: What is learned: beta-vae (scikit-learn's digits), denoising (MNIST).
         seeds: Seeds of every arm at every rate.
-        rates: Learning rates of Adam that each arm chooses from, by validation loss.
+        rates: Learning rates of Adam that each arm chooses from, by validation loss; an arm whose
+            best is the largest or the least of them is given further ones.
         steps: Steps of a run.
         tests: Number of times that validation loss is taken in a run.
         jobs: Number of processes.
@@ -62,31 +65,48 @@ def run_mip(
         config: What to run.
         ticker: Called with runs done, runs in all, and a text.
     """
-    every = [
-        Piece(task, arm, config.rates, config.seeds, config.steps, config.tests)
-        for task in config.tasks
-        for arm in ARMS
-    ]
     file = Path(config.out) / "runs.jsonl"
     done = _read(file)
-    left = [piece for piece in every if piece not in done]
-    for piece, runs in run_all(train, left, config.jobs):
-        done[piece] = runs
-        plain = [dataclasses.asdict(run) for run in runs]
-        append_line(file, json.dumps({"piece": dataclasses.asdict(piece), "runs": plain}))
-        if ticker is not None:
-            missing = sum(other not in done for other in every)
-            ticker(len(every) - missing, len(every), f"{piece.task}, {piece.arm}")
+    wanted = {
+        (task, arm): [Piece(task, arm, config.rates, config.seeds, config.steps, config.tests)]
+        for task in config.tasks
+        for arm in ARMS
+    }
+    while left := [p for pieces in wanted.values() for p in pieces if p not in done]:
+        for piece, runs in run_all(train, left, config.jobs):
+            done[piece] = runs
+            plain = [dataclasses.asdict(run) for run in runs]
+            append_line(file, json.dumps({"piece": dataclasses.asdict(piece), "runs": plain}))
+            every = [p for pieces in wanted.values() for p in pieces]
+            if ticker is not None:
+                ticker(sum(p in done for p in every), len(every), f"{piece.task}, {piece.arm}")
+        for pieces in wanted.values():
+            rate = further_rate([run for piece in pieces for run in done[piece]])
+            if rate is not None:
+                pieces.append(dataclasses.replace(pieces[0], rates=(rate,)))
     tasks = [
         TaskResult(
             name=task,
             constant=constant_loss(task),
             slopes={arm: [initial_slope(task, arm, seed) for seed in config.seeds] for arm in ARMS},
-            runs={piece.arm: done[piece] for piece in every if piece.task == task},
+            runs={arm: [run for p in wanted[task, arm] for run in done[p]] for arm in ARMS},
         )
         for task in config.tasks
     ]
     return MIPResult(config.to_dict(), tasks)
+
+
+def further_rate(runs: list[Trained]) -> float | None:
+    """Return a rate beyond the best one, if that is the largest or the least that was tried.
+
+    So the best rate of every arm lies between worse ones, unless the ladder ends.
+    """
+    best, tried = best_rate(runs), {run.rate for run in runs}
+    above = [rate for rate in LADDER if rate > best]
+    below = [rate for rate in LADDER if rate < best]
+    if best == max(tried) and above:
+        return above[0]
+    return below[-1] if best == min(tried) and below else None
 
 
 def data_of(config: MIPConfig) -> dict[str, str]:

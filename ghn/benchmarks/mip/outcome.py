@@ -14,7 +14,7 @@ from ghn.io import atomic_path, write_json, write_text
 from ghn.pages.markdown import markdown_table
 from ghn.pages.plots import Line, draw_lines
 
-__all__ = ["MIPResult", "TaskResult"]
+__all__ = ["MIPResult", "TaskResult", "best_rate"]
 
 COLUMNS = [
     "task",
@@ -27,7 +27,7 @@ COLUMNS = [
 ]
 NOTE = (
     "Slope: of the log of the emitted change over the log of the condition before training, least "
-    "and largest over seeds. Best rate: of those tried, by mean loss on validation data. Test "
+    "and largest over seeds. Best rate: of those tried, by mean loss on validation data; each lies between worse ones. Test "
     "loss: at that rate, mean ± standard deviation over seeds. Steps: median over seeds until "
     "validation loss is that with which the default ends."
 )
@@ -55,8 +55,7 @@ class TaskResult:
 
     def best(self, arm: str) -> tuple[float, list[Trained]]:
         """Return the rate with the least mean validation loss in the end, and its runs."""
-        rates = dict.fromkeys(run.rate for run in self.runs[arm])
-        rate = min(rates, key=lambda r: statistics.fmean(run.val for run in self.at(arm, r)))
+        rate = best_rate(self.runs[arm])
         return rate, self.at(arm, rate)
 
     def test(self, arm: str) -> float:
@@ -109,12 +108,13 @@ class MIPResult:
 
     def rates_table(self) -> tuple[list[str], list[list[str]]]:
         """Return the mean validation loss of each arm at each rate."""
-        rates = self.config["rates"]
+        runs = [run for task in self.tasks for arm in ARMS for run in task.runs[arm]]
+        rates = sorted({run.rate for run in runs})
         rows = [
             [
                 task.name,
                 arm,
-                *(f"{statistics.fmean(r.val for r in task.at(arm, rate)):.3f}" for rate in rates),
+                *(_mean([run.val for run in task.at(arm, rate)]) for rate in rates),
             ]
             for task in self.tasks
             for arm in ARMS
@@ -194,6 +194,18 @@ class MIPResult:
         panels[0].set_ylabel("validation loss")
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def best_rate(runs: list[Trained]) -> float:
+    """Return the rate with the least mean validation loss in the end."""
+    rates = dict.fromkeys(run.rate for run in runs)
+    return min(
+        rates, key=lambda rate: statistics.fmean(run.val for run in runs if run.rate == rate)
+    )
+
+
+def _mean(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.3f}" if values else ""
 
 
 def _finite(value: float) -> float | None:
