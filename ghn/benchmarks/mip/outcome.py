@@ -27,9 +27,9 @@ COLUMNS = [
 ]
 NOTE = (
     "Slope: of the log of the emitted change over the log of the condition before training, least "
-    "and largest over seeds. Best rate: of those tried, by mean loss on validation data; each lies between worse ones. Test "
-    "loss: at that rate, mean ± standard deviation over seeds. Steps: median over seeds until "
-    "validation loss is that with which the default ends."
+    "and largest over seeds. Best rate: by mean loss on validation data; it lies between worse "
+    "ones. Test loss: at that rate, mean ± standard deviation over seeds. Steps: median over seeds "
+    "until validation loss is that with which the default ends."
 )
 
 
