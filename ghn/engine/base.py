@@ -69,9 +69,14 @@ class Base(nn.Module):
     def __init__(self, config: BaseConfig) -> None:
         super().__init__()
         self._settings = config
-        self.names: list[str] = []
+        self._places: dict[str, int] = {}
         self.tensors = nn.ParameterList()
         self.hold({n: torch.zeros(s) for n, s in zip(config.names, config.shapes, strict=True)})
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the parameters that are held, in the order of `tensors`."""
+        return list(self._places)
 
     @property
     def config(self) -> BaseConfig:
@@ -98,7 +103,8 @@ class Base(nn.Module):
             raise ConfigError(f"no parameter {missing[0]!r} to hold; there are {list(given)[:5]}")
         trained = self._settings.trained
         copies = [nn.Parameter(given[n].detach().clone(), requires_grad=trained) for n in chosen]
-        self.names, self.tensors = chosen, nn.ParameterList(copies)
+        self._places = {name: place for place, name in enumerate(chosen)}
+        self.tensors = nn.ParameterList(copies)
 
     def of(self, spec: ParamSpec) -> Tensor:
         """Return what is held for a parameter.
@@ -106,7 +112,7 @@ class Base(nn.Module):
         Raises:
             ConfigError: If that is nothing, or something of another shape.
         """
-        place = self.names.index(spec.name) if spec.name in self.names else None
+        place = self._places.get(spec.name)
         held = None if place is None else self.tensors[place]
         if held is None or held.shape != spec.shape:
             found = "nothing" if held is None else f"something of shape {list(held.shape)}"

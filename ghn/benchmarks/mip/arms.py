@@ -36,7 +36,7 @@ ARMS = {
 HIDDEN = (256, 32)
 CONDITIONS, IMAGES = 8, 16  # of a step
 GRID = 11  # conditions that losses are taken at
-SCORED = 500  # images, at most
+SCORED = 500  # images at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,15 +188,22 @@ class SideBySide:
 
     @torch.no_grad()
     def scores(self, split: str) -> list[float]:
-        """Return each row's mean loss over a grid of conditions; all see one set of images."""
-        images = images_of(self.task, split)[:SCORED]
+        """Return each row's mean loss over a grid of conditions; all see one set of images.
+
+        Args:
+            split: `"test"`, all of it, or `"val"`, its first images.
+        """
+        images = images_of(self.task, split)[: None if split == "test" else SCORED]
         shape = (len(images), TASKS[self.task].noise)
         noise = torch.randn(shape, generator=make_generator(0, "noise", split))
         g = torch.linspace(0, 1, GRID)
-        tensors = [t.expand(GRID, *t.shape) for t in (images, noise)]
         every: Any = vmap(self._loss, in_dims=(0, 0, None, None, None))
-        losses = every(self.weights, self.buffers, *tensors, g).tolist()
-        return [loss if math.isfinite(loss) else math.inf for loss in losses]
+        total = torch.zeros(())
+        for part in zip(images.split(SCORED), noise.split(SCORED), strict=True):
+            tensors = [tensor.expand(GRID, *tensor.shape) for tensor in part]
+            losses = every(self.weights, self.buffers, *tensors, g)
+            total = total + losses * (len(part[0]) / len(images))
+        return [loss if math.isfinite(loss) else math.inf for loss in total.tolist()]
 
 
 class RowAdam:
@@ -227,5 +234,5 @@ class RowAdam:
 
 def constant_loss(task: str, split: str = "test") -> float:
     """Return the loss of the best constant prediction: the mean training image."""
-    images: Float[Tensor, "N D"] = images_of(task, split)[:SCORED]
+    images: Float[Tensor, "N D"] = images_of(task, split)
     return float((images - images_of(task, "fit").mean(0)).square().sum(1).mean())
