@@ -51,7 +51,7 @@ class RunConfig(Config):
     tasks: tuple[str, ...] = ("diabetes", "digits")
     methods: tuple[str, ...] = ("noise", "ensemble", "dropout", "single")
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    steps: int = 200
+    steps: int = 120
     members: int = 10
     count: int = 50
     out: str = "runs/bayesian"
