@@ -27,7 +27,7 @@ class MIPConfig(Config):
     """Settings of `ghn bench mip`; the defaults take about half an hour on one core.
 
     Attributes:
-        tasks: What is learned: beta-vae (scikit-learn's digits), denoising (MNIST).
+        tasks: What is learned: beta-vae, rotation (scikit-learn's digits), denoising (MNIST).
         seeds: Seeds of every arm at every rate.
         rates: Learning rates of Adam that each arm chooses from, by validation loss; an arm whose
             best is the largest or the least of them is given further ones.
@@ -38,7 +38,7 @@ class MIPConfig(Config):
         results: Folder of mip.json, mip.md and mip.svg; default: out.
     """
 
-    tasks: tuple[str, ...] = ("beta-vae", "denoising")
+    tasks: tuple[str, ...] = ("beta-vae", "rotation")
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     steps: int = 1200

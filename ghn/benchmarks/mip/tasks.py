@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ghn.data import load_images
 from ghn.registry import Registry
@@ -54,8 +57,8 @@ class Autoencoder(nn.Module):
         return self.decoder(mean + noise * (0.5 * log_variance).exp()), mean, log_variance
 
 
-def denoiser() -> nn.Module:
-    """Return a network from noisy images to clean ones."""
+def perceptron() -> nn.Module:
+    """Return a network from images to images."""
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 64))
 
 
@@ -103,6 +106,18 @@ def _with_noise(images: Tensor, noise: Tensor, g: Tensor) -> tuple[Tensor, ...]:
     return (images + size[:, None, None] * noise,)
 
 
+def _rotation_error(output: Tensor, images: Tensor, g: Tensor) -> Tensor:
+    """Return the squared error of images that were to be rotated by a quarter turn times g."""
+    pixels = torch.eye(SIDE * SIDE).reshape(1, SIDE * SIDE, SIDE, SIDE)
+    angles = math.pi / 2 * g
+    rows = (angles.cos(), -angles.sin(), angles.sin(), angles.cos())
+    turns = F.pad(torch.stack(rows, -1).unflatten(-1, (2, 2)), (0, 1))
+    size = [len(g), *pixels.shape[1:]]
+    grid = F.affine_grid(turns, size, align_corners=False)
+    matrices = F.grid_sample(pixels.expand(size), grid, align_corners=False).flatten(2)
+    return (output - images @ matrices).square().sum(-1).mean(-1)
+
+
 TASKS.register("beta-vae")(
     ScalarTask(
         summary="autoencoder of scikit-learn's 8 x 8 digits, 64-32-8-32-64; g sets the weight of "
@@ -118,9 +133,20 @@ TASKS.register("denoising")(
     ScalarTask(
         summary="denoiser of MNIST at 8 x 8, 64-32-64; g sets the noise, from 0.03 to 0.5",
         data="mnist",
-        network=denoiser,
+        network=perceptron,
         noise=64,
         inputs=_with_noise,
         loss=lambda output, images, g: (output - images).square().sum(-1).mean(-1),  # type: ignore[operator]
+    )
+)
+TASKS.register("rotation")(
+    ScalarTask(
+        summary="rotator of scikit-learn's 8 x 8 digits, 64-32-64; g sets the angle, from 0 to a "
+        "quarter turn",
+        data="digits",
+        network=perceptron,
+        noise=1,
+        inputs=lambda images, noise, g: (images,),
+        loss=_rotation_error,  # type: ignore[arg-type]
     )
 )
