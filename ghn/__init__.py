@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ghn.errors import GHNError
 
 if TYPE_CHECKING:
-    from ghn.engine import GHN, GHNConfig, Report, predict_params, predict_state_dict
+    from ghn.engine import (
+        GHN,
+        GHNConfig,
+        Report,
+        diagnose_magnitude,
+        predict_params,
+        predict_state_dict,
+    )
     from ghn.graphs import ParamGraph, trace
 
 __version__ = "0.1.0"
@@ -23,6 +30,7 @@ __all__ = [
     "ParamGraph",
     "Report",
     "__version__",
+    "diagnose_magnitude",
     "predict_params",
     "predict_state_dict",
     "trace",
@@ -34,6 +42,7 @@ _HOMES = {
     "GHNConfig": "ghn.engine",
     "ParamGraph": "ghn.graphs",
     "Report": "ghn.engine",
+    "diagnose_magnitude": "ghn.engine",
     "predict_params": "ghn.engine",
     "predict_state_dict": "ghn.engine",
     "trace": "ghn.graphs",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ghn.errors import ConfigError, UnknownNameError
 
-__all__ = ["Registry", "unknown_name"]
+__all__ = ["Registry", "build", "name_of", "unknown_name"]
 
 T = TypeVar("T")
 
@@ -82,3 +82,20 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
+
+
+def name_of(registry: Registry[Any], config: object) -> str:
+    """Return the name of the entry whose class attribute `Config` is the class of some settings.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    for name, entry in registry.items():
+        if entry.Config is type(config):
+            return name
+    raise ConfigError(f"no {registry.kind} is configured by {type(config).__name__}")
+
+
+def build(registry: Registry[Any], config: object) -> Any:
+    """Return a new instance of the entry that some settings are for, built as `cls(config)`."""
+    return registry[name_of(registry, config)](config)

@@ -1,4 +1,4 @@
-"""The command line: `ghn predict | graph | train | run | demo | env | zoo | bench`.
+"""The command line: `ghn predict | graph | train | run | methods | demo | env | zoo | bench`.
 
 One file a command. Heavy libraries are imported when a command runs, so that `ghn --help` answers
 at once.
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ghn.cli import bench, demo, env, graph, predict, run, train, zoo
+from ghn.cli import bench, demo, env, graph, methods, predict, run, train, zoo
 from ghn.cli.group import Commands, add_late
 
 __all__ = ["app", "main"]
@@ -28,6 +28,7 @@ app.command()(graph.graph)
 add_late(app, "train", train.SUMMARY, train.build_command)
 app.command()(demo.demo)
 app.command()(env.env)
+app.command()(methods.methods)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(bench.app, name="bench")
 app.add_typer(run.app, name="run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,6 +76,45 @@ def run_init(values: dict[str, Any]) -> None:
         return
     columns, rows = summary_table(result)
     print_table(f"{config.data}/{config.scored_on}, {config.steps} steps", columns, rows)
+    note(f"Results: {', '.join(str(f) for f in files)}")
+
+
+MIP = """Train with and without magnitude-invariant parametrization, each at its best rate.
+
+Example: ghn bench mip --tasks beta-vae --seeds 0 --seeds 1 --steps 600
+"""
+
+
+def build_mip() -> Any:
+    """Return the command with one flag for each setting, for which torch must be imported."""
+    from ghn.benchmarks.mip import MIPConfig
+
+    return flags.build_command("mip", MIP, MIPConfig, run_mip, {"as_json": AsJson})
+
+
+add_late(app, "bench mip", MIP, build_mip)
+
+
+def run_mip(values: dict[str, Any]) -> None:
+    """Run the benchmark with the settings that flags give.
+
+    Args:
+        values: `as_json`, and the flags' values by parameter name.
+    """
+    from ghn.benchmarks import mip
+    from ghn.benchmarks.records import make_record
+
+    as_json = values.pop("as_json")
+    config = mip.MIPConfig.from_dict(flags.collect(mip.MIPConfig, values, {}))
+    with progress_bar("Training") as ticker:
+        result = mip.run_mip(config, ticker)
+    command = " ".join(["ghn", *sys.argv[1:]])
+    record = make_record(command, config.seeds, mip.data_of(config)).to_dict()
+    files = result.write(Path(config.results or config.out), record)
+    if as_json:
+        print_json({**result.to_dict(), "record": record})
+    else:
+        print_table(f"Adam, {config.steps} steps", *result.table())
     note(f"Results: {', '.join(str(f) for f in files)}")
 
 

@@ -63,4 +63,5 @@ def _run(module: Any, values: dict[str, Any]) -> None:
 
 
 for _name, _method in METHODS.items():
-    add_late(app, f"run {_name}", _method.summary, functools.partial(_build, _name, _method))
+    if _method.home:
+        add_late(app, f"run {_name}", _method.summary, functools.partial(_build, _name, _method))

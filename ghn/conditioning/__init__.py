@@ -2,8 +2,11 @@
 
 from ghn.conditioning.entry import Addition, Concatenation, CrossAttention, FiLM
 from ghn.conditioning.images import ImageEncoder, ImageEncoderConfig
+from ghn.conditioning.noise import Noise, NoiseConfig
 from ghn.conditioning.registry import CONDITIONS, ENTRIES, Condition, Entry
 from ghn.conditioning.table import EmbeddingTable, EmbeddingTableConfig
+from ghn.conditioning.unit import Unit, UnitConfig
+from ghn.conditioning.values import Values, ValuesConfig
 from ghn.conditioning.vectors import VectorEncoder, VectorEncoderConfig
 
 __all__ = [
@@ -19,6 +22,12 @@ __all__ = [
     "FiLM",
     "ImageEncoder",
     "ImageEncoderConfig",
+    "Noise",
+    "NoiseConfig",
+    "Unit",
+    "UnitConfig",
+    "Values",
+    "ValuesConfig",
     "VectorEncoder",
     "VectorEncoderConfig",
 ]

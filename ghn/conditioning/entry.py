@@ -115,6 +115,7 @@ class CrossAttention(_SameWidth):
     """
 
     takes_tokens: ClassVar[bool] = True
+    architecture: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __init__(self, nodes: int, condition: int) -> None:
         super().__init__()

@@ -51,6 +51,9 @@ class ImageEncoder(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = ImageEncoderConfig
+    source: ClassVar[str] = "data"
+    is_open: ClassVar[bool] = True
+    architecture: ClassVar[tuple[str, ...]] = ("cnn",)
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()

@@ -19,10 +19,16 @@ class Condition(Protocol):
     Attributes:
         config: Settings that build it anew, what was added since included. Its `dim` is c, and its
             `gives_tokens` says which of the two comes out.
+        source: Where values come from; a key of `ghn.axes.INPUTS`.
+        is_open: Whether any value of the kind will do, and not only those that were added.
+        architecture: What it computes with beside linear maps, if anything; some of
+            `ghn.axes.ARCHITECTURES`. So for entries, encoders and decoders.
     """
 
     Config: ClassVar[type[Config]]
     config: Any
+    source: str
+    is_open: bool
 
     def encode(self, value: Any) -> tuple[Float[Tensor, "B *T c"], bool]:
         """Return what a value, or each value of a batch, is encoded to.

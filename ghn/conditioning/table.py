@@ -67,6 +67,8 @@ class EmbeddingTable(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = EmbeddingTableConfig
+    source: ClassVar[str] = "task"
+    is_open: ClassVar[bool] = False
 
     def __init__(self, config: EmbeddingTableConfig) -> None:
         super().__init__()

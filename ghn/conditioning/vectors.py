@@ -18,7 +18,7 @@ from ghn.conditioning.registry import CONDITIONS
 from ghn.config import Config
 from ghn.errors import ConfigError, ShapeError
 
-__all__ = ["VectorEncoder", "VectorEncoderConfig"]
+__all__ = ["VectorEncoder", "VectorEncoderConfig", "as_vectors"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ class VectorEncoder(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = VectorEncoderConfig
+    source: ClassVar[str] = "task"
+    is_open: ClassVar[bool] = True
 
     def __init__(self, config: VectorEncoderConfig) -> None:
         super().__init__()
@@ -68,20 +70,34 @@ class VectorEncoder(nn.Module):
 
     def encode(self, value: Any) -> tuple[Float[Tensor, "B *T c"], bool]:
         """Return what vectors are encoded to; see `ghn.conditioning.registry.Condition`."""
-        weight = next(self.parameters())
-        try:
-            values = torch.as_tensor(value, dtype=weight.dtype, device=weight.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"this condition is {self.config.inputs} numbers, or a batch of such vectors, got "
-                f"{type(value).__name__}: {error}"
-            ) from error
-        if values.ndim not in (1, 2) or values.shape[-1] != self.config.inputs:
-            raise ShapeError(
-                f"this condition has shape [{self.config.inputs}] or [B, {self.config.inputs}], "
-                f"got {list(values.shape)}"
-            )
-        encoded = self.mlp(values.reshape(-1, self.config.inputs))
+        values, single = as_vectors(value, self.config.inputs, next(self.parameters()))
+        encoded = self.mlp(values)
         if self.config.tokens:
             encoded = encoded.unflatten(1, (self.config.tokens, self.config.dim))
-        return encoded, values.ndim == 1
+        return encoded, single
+
+
+def as_vectors(value: Any, size: int, like: Tensor) -> tuple[Float[Tensor, "B v"], bool]:
+    """Return a value as a batch of vectors, and whether it was a single one.
+
+    Args:
+        value: A vector of numbers, or a batch of them.
+        size: Numbers v in a vector.
+        like: Has the type and the device of the result.
+
+    Raises:
+        ConfigError: If the value is no such thing.
+        ShapeError: If it has another shape.
+    """
+    try:
+        values = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"this condition is {size} numbers, or a batch of such vectors, got "
+            f"{type(value).__name__}: {error}"
+        ) from error
+    if values.ndim not in (1, 2) or values.shape[-1] != size:
+        raise ShapeError(
+            f"this condition has shape [{size}] or [B, {size}], got {list(values.shape)}"
+        )
+    return values.reshape(-1, size), values.ndim == 1

@@ -66,6 +66,7 @@ class ChunkedDecoder(nn.Module):
     Config: ClassVar[type[Config]] = ChunkedDecoderConfig
     shared_codes = False
     single_graph = True
+    pieces = "chunk"
 
     def __init__(self, config: ChunkedDecoderConfig) -> None:
         super().__init__()
@@ -76,6 +77,11 @@ class ChunkedDecoder(nn.Module):
         self.readout = nn.Linear(width, config.chunk)
         nn.init.normal_(self.readout.weight, std=1.0 / math.sqrt(width))
         nn.init.zeros_(self.readout.bias)
+
+    @property
+    def any_network(self) -> bool:
+        """Whether codes come from the graph; learned ones are of one network."""
+        return not self.config.codes
 
     def forward(
         self, embeddings: Float[Tensor, "B N d"], specs: Mapping[Any, ParamSpec]

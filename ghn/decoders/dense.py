@@ -61,6 +61,8 @@ class DenseDecoder(nn.Module):
     Config: ClassVar[type[Config]] = DenseDecoderConfig
     shared_codes = False
     single_graph = True
+    pieces = "once"
+    any_network = False
 
     def __init__(self, config: DenseDecoderConfig) -> None:
         super().__init__()

@@ -68,6 +68,8 @@ class LowRankDecoder(nn.Module):
 
     Config: ClassVar[type[Config]] = LowRankDecoderConfig
     single_graph = False
+    pieces = "component"
+    any_network = True
 
     def __init__(self, config: LowRankDecoderConfig) -> None:
         super().__init__()

@@ -86,6 +86,8 @@ class RecurrentDecoder(nn.Module):
     Config: ClassVar[type[Config]] = RecurrentDecoderConfig
     shared_codes = False
     single_graph = True
+    pieces = "chunk"
+    architecture: ClassVar[tuple[str, ...]] = ("rnn",)
 
     def __init__(self, config: RecurrentDecoderConfig) -> None:
         super().__init__()
@@ -105,6 +107,11 @@ class RecurrentDecoder(nn.Module):
         self.readout = nn.Linear(config.state, config.chunk)
         nn.init.normal_(self.readout.weight, std=bound / STATE)
         nn.init.zeros_(self.readout.bias)
+
+    @property
+    def any_network(self) -> bool:
+        """Whether codes come from the graph; learned ones are of one network."""
+        return not self.config.codes
 
     def forward(
         self, embeddings: Float[Tensor, "B N d"], specs: Mapping[Any, ParamSpec]

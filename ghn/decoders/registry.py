@@ -23,11 +23,19 @@ class Decoder(Protocol):
         shared_codes: Whether rows and columns of all parameters speak of the same channels.
         single_graph: Whether what is emitted for a parameter depends on the network's other
             parameters; a call then takes all parameters of one graph.
+        pieces: In what portions it emits; a key of `ghn.axes.OUTPUTS`.
+        any_network: Whether it emits parameters of any network, and not of one only.
     """
 
     Config: ClassVar[type[Config]]
     shared_codes: bool
     single_graph: bool
+    pieces: str
+
+    @property
+    def any_network(self) -> bool:
+        """See above; a class attribute where it depends on no setting."""
+        ...
 
     def __call__(
         self,

@@ -78,6 +78,8 @@ class TiledDecoder(nn.Module):
 
     Config: ClassVar[type[Config]] = TiledDecoderConfig
     single_graph = False
+    pieces = "component"
+    any_network = True
 
     def __init__(self, config: TiledDecoderConfig) -> None:
         super().__init__()

@@ -60,6 +60,7 @@ class GatedGNN(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = GatedGNNConfig
+    architecture: ClassVar[tuple[str, ...]] = ("rnn", "gnn")
 
     def __init__(self, config: GatedGNNConfig) -> None:
         super().__init__()

@@ -69,6 +69,7 @@ class Graphormer(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = GraphormerConfig
+    architecture: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __init__(self, config: GraphormerConfig) -> None:
         super().__init__()

@@ -69,6 +69,7 @@ class PyGEncoder(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = PyGConfig
+    architecture: ClassVar[tuple[str, ...]] = ("gnn",)
 
     def __init__(self, config: PyGConfig) -> None:
         super().__init__()

@@ -19,6 +19,9 @@ from ghn.conditioning import (
     ENTRIES,
     EmbeddingTableConfig,
     ImageEncoderConfig,
+    NoiseConfig,
+    UnitConfig,
+    ValuesConfig,
     VectorEncoderConfig,
 )
 from ghn.config import Config
@@ -37,14 +40,26 @@ from ghn.encoders import (
     GraphormerConfig,
     PyGConfig,
 )
+from ghn.engine.base import Base, BaseConfig, added_to
 from ghn.engine.checkpoint import HubCheckpoint
+from ghn.engine.describe import Description, describe
 from ghn.engine.magnitude import MODES, apply_magnitude, magnitude_rules
 from ghn.engine.support import Support
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, ParamSpec
 from ghn.graphs.batch import GraphBatch, batch_specs
 from ghn.graphs.ops import OPERATORS
-from ghn.kernels import Recipe, entries, expand_all, expand_entries, merged, parted, picked
+from ghn.kernels import (
+    Recipe,
+    entries,
+    expand_all,
+    expand_entries,
+    merged,
+    parted,
+    picked,
+    scaled,
+)
+from ghn.registry import build, name_of
 
 __all__ = ["GHN", "GHNConfig"]
 
@@ -52,7 +67,14 @@ T = TypeVar("T")
 
 
 EncoderConfig = GraphormerConfig | GatedGNNConfig | PyGConfig | FixedCodesConfig
-ConditionConfig = EmbeddingTableConfig | VectorEncoderConfig | ImageEncoderConfig
+ConditionConfig = (
+    EmbeddingTableConfig
+    | VectorEncoderConfig
+    | ImageEncoderConfig
+    | ValuesConfig
+    | NoiseConfig
+    | UnitConfig
+)
 DecoderConfig = (
     LowRankDecoderConfig
     | TiledDecoderConfig
@@ -76,6 +98,8 @@ class GHNConfig(Config):
         entry: How a condition enters node embeddings: `"concatenation"`, `"addition"`, `"film"` or
             `"cross_attention"`.
         magnitude: `"bounded"` or `"plain"`; see `ghn.engine.magnitude`.
+        base: Settings of stored parameters that emissions are added to; see `ghn.engine.base`.
+            None: what is emitted replaces.
         modality: What the training networks read: `"vision"` or `"text"`.
         spread: Largest factor by which an emitted weight's size may differ from the rule of
             `ghn.engine.magnitude`; above 1.
@@ -88,6 +112,7 @@ class GHNConfig(Config):
     condition: ConditionConfig | None = None
     entry: str = "concatenation"
     magnitude: str = "bounded"
+    base: BaseConfig | None = None
     modality: str = "vision"
     spread: float = 1.25
     support: Support = dataclasses.field(default_factory=Support)
@@ -106,6 +131,11 @@ class GHNConfig(Config):
             raise ConfigError(f"modality must be 'vision' or 'text', got {self.modality!r}")
         if self.magnitude not in MODES:
             raise ConfigError(f"magnitude must be one of {MODES}, got {self.magnitude!r}")
+        if self.base and self.magnitude != "plain":
+            raise ConfigError(
+                "what is added to a base has magnitude='plain'; 'bounded' is for emissions that "
+                f"replace, got {self.magnitude!r}"
+            )
         if not self.spread > 1.0:
             raise ConfigError(f"spread must be above 1, got {self.spread}")
 
@@ -135,24 +165,34 @@ class GHN(HubCheckpoint, nn.Module):
     def __init__(self, config: GHNConfig | None = None) -> None:
         super().__init__()
         config = self._settings = config or GHNConfig()
-        self.encoder: Any = config.encoder and _build(ENCODERS, config.encoder)
-        self.condition: Any = config.condition and _build(CONDITIONS, config.condition)
+        self.encoder: Any = config.encoder and build(ENCODERS, config.encoder)
+        self.condition: Any = config.condition and build(CONDITIONS, config.condition)
         self.entry: Any = None
         if config.condition:
             nodes = config.encoder.dim if config.encoder else 0
             self.entry = ENTRIES[config.entry](nodes, config.condition.dim)
-        self.decoder: Any = _build(DECODERS, config.decoder)
-        self.decoder_name = _name_of(DECODERS, config.decoder)
+        self.decoder: Any = build(DECODERS, config.decoder)
+        self.decoder_name = name_of(DECODERS, config.decoder)
+        self.base = Base(config.base) if config.base else None
 
     @property
     def config(self) -> GHNConfig:
         """The settings that build this module anew, with what was added to its parts since."""
         condition = self.condition.config if self.condition is not None else None
-        return self._settings.replace(decoder=self.decoder.config, condition=condition)
+        base = self.base.config if self.base is not None else None
+        return self._settings.replace(decoder=self.decoder.config, condition=condition, base=base)
 
     @config.setter
     def config(self, config: GHNConfig) -> None:
         self._settings = config
+
+    def describe(self) -> Description:
+        """Return what this hypernetwork is: stages, size, and the five axes of `ghn.axes`.
+
+        Example:
+            >>> print(ghn.describe())      # doctest: +SKIP
+        """
+        return describe(self)
 
     def recipes(
         self,
@@ -210,9 +250,17 @@ class GHN(HubCheckpoint, nn.Module):
             rules,
             self._settings.spread,
             shared_codes=self.decoder.shared_codes,
-            mode=self._settings.magnitude,
+            mode=self._settings.magnitude if self.base is None else "change",
         )
-        return sized, batch
+        return (sized if self.base is None else self._on_base(sized, graphs, self.base)), batch
+
+    @staticmethod
+    def _on_base(
+        changes: Mapping[tuple[Key, ...], Recipe], graphs: Sequence[ParamGraph], base: Base
+    ) -> dict[tuple[Key, ...], Recipe]:
+        """Return recipes of the base and the changes to it."""
+        held = {(i, n): base.of(graphs[i].specs[n]) for keys in changes for i, n in keys}
+        return added_to(held, {k: scaled(r, base.config.scale) for k, r in changes.items()})
 
     def _embed(
         self, graphs: Sequence[ParamGraph], condition: Any
@@ -315,14 +363,3 @@ def _by_graph(
         {name: found[index, name] for name in graph.specs if (index, name) in found}
         for index, graph in enumerate(graphs)
     ]
-
-
-def _name_of(registry: Any, config: Config) -> str:
-    for name, known in registry.items():
-        if known.Config is type(config):
-            return name
-    raise ConfigError(f"no {registry.kind} is configured by {type(config).__name__}")
-
-
-def _build(registry: Any, config: Config) -> nn.Module:
-    return registry[_name_of(registry, config)](config)

@@ -18,7 +18,8 @@ where s = 1, so that the decoder keeps a bounded say:
 
 The bounded mode is for hypernetworks that predict where training starts. The plain one is for those
 whose emissions are trained to the end: weights may then have any size, and every number changes in
-proportion to what the decoder emits.
+proportion to what the decoder emits. Changes to a base (`ghn.engine.base`) are as in the plain mode
+without the ones of gains and the like, which are in the base.
 
 Tables, positions and tokens have 0.02 as in timm and transformers. They meet activations of size 1,
 so a wider range is theirs to reach. What biases add is the same everywhere: averages over positions
@@ -278,10 +279,11 @@ def apply_magnitude(
         rules: A rule for each entry of each recipe, all of one kind.
         spread: Largest factor by which the decoder may deviate from the rule; above 1.
         shared_codes: Whether rows and columns of all parameters speak of the same channels.
-        mode: `"bounded"` or `"plain"`; see the module's docstring.
+        mode: `"bounded"`, `"plain"`, or `"change"`: of a base; see the module's docstring.
     """
-    if mode == "plain":
-        return {k: _plain(r, rules[k], shared_codes) for k, r in recipes.items()}
+    if mode in ("plain", "change"):
+        rest = float(mode == "plain")
+        return {k: _plain(r, rules[k], shared_codes, rest) for k, r in recipes.items()}
     result: dict[K, Recipe] = dict(recipes)
     sized = [k for k in recipes if rules[k][0].kind == "sized" and _numel(recipes[k])]
     if sized:
@@ -298,12 +300,12 @@ def apply_magnitude(
     return result
 
 
-def _plain(recipe: Recipe, rules: Sequence[Rule], shared_codes: bool) -> Recipe:
-    """Return raw values times constants; gains and the like are near 1."""
+def _plain(recipe: Recipe, rules: Sequence[Rule], shared_codes: bool, rest: float) -> Recipe:
+    """Return raw values times constants; gains and the like are near `rest`."""
     if rules[0].kind == "factor":
         values = expand(recipe)
         size = _per_entry([rule.size for rule in rules], values)
-        return Dense(size * (1.0 + AROUND_ONE * values), recipe.layout)
+        return Dense(size * (rest + AROUND_ONE * values), recipe.layout)
     excess = [_excess(recipe, rule) if shared_codes else 1.0 for rule in rules]
     sizes = [rule.size / math.sqrt(x) for rule, x in zip(rules, excess, strict=True)]
     if len(set(sizes)) == 1:

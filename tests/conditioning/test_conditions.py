@@ -11,6 +11,9 @@ from ghn.conditioning import (
     EmbeddingTable,
     EmbeddingTableConfig,
     ImageEncoderConfig,
+    NoiseConfig,
+    UnitConfig,
+    ValuesConfig,
     VectorEncoderConfig,
 )
 from ghn.errors import ConfigError, ShapeError, UnknownNameError
@@ -24,6 +27,12 @@ CASES = {
     "vector_linear": (VectorEncoderConfig(inputs=4, dim=6, hidden=()), VECTORS),
     "vector_tokens": (VectorEncoderConfig(inputs=4, dim=6, tokens=5), VECTORS),
     "image": (ImageEncoderConfig(dim=6, width=4), IMAGES),
+    "values": (ValuesConfig(inputs=4, low=-5.0, high=5.0), VECTORS),
+    "values_raw": (ValuesConfig(inputs=4, encoding="raw"), VECTORS),
+    "noise": (NoiseConfig(dim=4), VECTORS),
+    "unit": (UnitConfig(of=VectorEncoderConfig(inputs=4, dim=6)), VECTORS),
+    "unit_table": (UnitConfig(of=EmbeddingTableConfig(names=("a", "b", "c"))), ["c", "a", "b"]),
+    "unit_tokens": (UnitConfig(of=VectorEncoderConfig(inputs=4, dim=6, tokens=5)), VECTORS),
     "image_tokens": (ImageEncoderConfig(dim=6, width=4, gives_tokens=True), IMAGES),
 }
 
@@ -60,7 +69,11 @@ def test_a_batch_is_encoded_as_its_values_one_by_one(name):
 def test_gradients_reach_every_parameter(name):
     condition, values = build(name), CASES[name][1]
 
-    condition.encode(values)[0].square().sum().backward()
+    encoded = condition.encode(values)[0]
+    weights = torch.arange(encoded.numel(), dtype=torch.float32).reshape(encoded.shape)
+    total = (encoded * weights).sum()  # a sum of squares would be constant for units
+    if total.requires_grad:
+        total.backward()
 
     assert all(p.grad is not None and p.grad.any() for p in condition.parameters())
 
@@ -70,8 +83,9 @@ def test_settings_survive_json_and_refuse_nonsense(name):
     config = CASES[name][0]
 
     assert type(config).from_dict(config.to_dict()) == config
+    inner = config.of if isinstance(config, UnitConfig) else config
     with pytest.raises(ConfigError):
-        config.replace(dim=0)
+        inner.replace(**{"inputs" if isinstance(inner, ValuesConfig) else "dim": 0})
 
 
 @pytest.mark.parametrize(
@@ -83,6 +97,11 @@ def test_settings_survive_json_and_refuse_nonsense(name):
         ("vector", "a", ConfigError),
         ("vector", torch.zeros(5), ShapeError),
         ("vector", torch.zeros(2, 2, 4), ShapeError),
+        ("values", torch.full((4,), 6.0), ConfigError),
+        ("values", torch.full((4,), float("nan")), ConfigError),
+        ("values", torch.zeros(3), ShapeError),
+        ("noise", "a", ConfigError),
+        ("noise", torch.zeros(2, 5), ShapeError),
         ("image", "a", ConfigError),
         ("image", torch.zeros(1, 8, 8), ShapeError),
     ],
@@ -109,6 +128,39 @@ def test_an_entry_gives_each_node_an_embedding_under_each_condition(name):
     found.square().sum().backward()
     assert nodes.grad.abs().sum(-1).all()
     assert condition.grad.abs().sum(-1).all()
+
+
+def test_a_circle_goes_from_one_axis_to_the_other_at_one_length():
+    circle = CONDITIONS["values"](ValuesConfig(low=1.0, high=3.0))
+
+    points = circle.encode(torch.tensor([[1.0], [2.0], [3.0]]))[0]
+
+    half = 0.5**0.5
+    torch.testing.assert_close(points, torch.tensor([[1.0, 0.0], [half, half], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("name", ["unit", "unit_table", "unit_tokens"])
+def test_units_keep_directions_and_have_a_root_mean_square_of_one(name):
+    unit, values = build(name), CASES[name][1]
+
+    found, inner = unit.encode(values)[0], unit.of.encode(values)[0]
+
+    torch.testing.assert_close(found.square().mean(-1), torch.ones(found.shape[:-1]))
+    length = inner.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(found * length, inner)
+
+
+def test_noise_is_drawn_from_its_generator_alone():
+    noise = build("noise")
+
+    one, same, other = (
+        noise.sample(500, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+    )
+
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert abs(one.mean()) < 0.1
+    assert abs(one.std() - 1) < 0.1
 
 
 def test_film_and_addition_are_what_they_say():

@@ -24,7 +24,7 @@ from ghn.graphs import ParamGraph, trace
 from ghn.graphs.trace import parameter_names
 from ghn.methods.continual.config import ContinualConfig
 
-__all__ = ["build", "generated_graph", "hypernetwork_config"]
+__all__ = ["build", "generated_graph", "hypernetwork_config", "specimen"]
 
 NODE_DIM = 8
 LEARNED_DIM = 8
@@ -62,6 +62,16 @@ def generated_graph(model: nn.Module, example_inputs: Any, generate: Generate) -
 def build(config: ContinualConfig, graph: ParamGraph) -> GHN:
     """Return a new hypernetwork for the parameters of a graph, without any task yet."""
     return GHN(config.hypernetwork or hypernetwork_config(config, graph))
+
+
+def specimen(kind: str, graph: ParamGraph) -> GHN:
+    """Return a hypernetwork of a kind in `ghn.methods.METHODS`, with two tasks."""
+    decoder, _, learned = kind.partition("-")
+    config = ContinualConfig(decoder=decoder, codes=learned or "graph", state=16, chunk=32)
+    ghn = build(config, graph)
+    for task in ("one", "two"):
+        ghn.condition.add(task)
+    return ghn
 
 
 def hypernetwork_config(config: ContinualConfig, graph: ParamGraph) -> GHNConfig:
