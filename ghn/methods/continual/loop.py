@@ -1,9 +1,6 @@
-"""What all learners of tasks have in common: they learn one after another, all or nothing.
+"""What all learners of classification tasks have in common.
 
-A learner keeps no data of a task. If learning fails, for whatever reason, the learner is as it was
-before the task. What it is can be saved to one file and read again; a run that goes on from a file
-ends with the bits of a run that was never interrupted, because everything random depends on the
-seed and the task's name alone.
+A learner keeps no data of a task. Transactions and files are those of `ghn.methods.sequence`.
 
 Shape letters used in this file:
     b: inputs. k: classes.
@@ -15,8 +12,7 @@ import abc
 import copy
 import dataclasses
 import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,37 +28,29 @@ from ghn.engine.support import Support
 from ghn.errors import CheckpointError, ConfigError, InputError
 from ghn.graphs import ParamGraph, trace
 from ghn.graphs.trace import parameter_names
+from ghn.methods import sequence
 from ghn.methods.continual.batches import checked_batch, renumbered
-from ghn.methods.continual.config import LoopConfig
-from ghn.methods.continual.store import read_learner, write_learner
-from ghn.registry import unknown_name
+from ghn.methods.sequence import LoopConfig
 from ghn.rng import derive_seed, preserve_global_state
 
 __all__ = ["TaskLearner", "TaskRecord"]
 
 L = TypeVar("L", bound="TaskLearner")
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskRecord:
-    """What is known of a task that was learned.
+class TaskRecord(sequence.TaskRecord):
+    """What is known of a task that was learned: what every learner keeps, and its classes.
 
     Attributes:
-        name: Its name.
         classes: The outputs of the network that are its classes, in order; None: all.
-        loss: Mean loss of the last tenth of the steps.
-        seconds: Time that it took.
     """
 
-    name: str
     classes: tuple[int, ...] | None = None
-    loss: float = float("nan")
-    seconds: float = 0.0
 
 
-class TaskLearner(abc.ABC):
-    """Learns tasks in sequence; subclasses say what is shared between tasks, and how.
+class TaskLearner(sequence.SequenceLearner[TaskRecord]):
+    """Learns to classify, task by task; subclasses say what is shared between tasks, and how.
 
     Args:
         model: Any module that emits logits `[b, k]`. It is never changed.
@@ -70,12 +58,9 @@ class TaskLearner(abc.ABC):
         example_inputs: As for `ghn.trace`; inferred if None.
         generate: Which parameters are learned for tasks: a glob, several, or a function of the
             name; all by default. The rest stays the module's own.
-
-    Attributes:
-        tasks: Records of the tasks learned so far, by name.
     """
 
-    Config: type[LoopConfig] = LoopConfig
+    Record = TaskRecord
 
     def __init__(
         self,
@@ -85,11 +70,10 @@ class TaskLearner(abc.ABC):
         example_inputs: Any = None,
         generate: Generate = None,
     ) -> None:
+        super().__init__(config)
         self.model = check_model(model)
-        self.config = config
         self.graph = _generated(self.model, example_inputs, generate)
         self.device = next(self.model.parameters()).device
-        self.tasks: dict[str, TaskRecord] = {}
 
     def learn(
         self,
@@ -114,27 +98,15 @@ class TaskLearner(abc.ABC):
             InputError: If there is no batch, data are not finite, a label is no class of the task,
                 or the module fails on the inputs.
         """
-        if task in self.tasks:
-            raise ConfigError(f"task {task!r} is learned already; choose another name")
-        before = self.state()
-        start = time.perf_counter()
-        try:
+        record = TaskRecord(name=task, classes=None if classes is None else tuple(classes))
+        tell = progress or (lambda done, total: None)
+
+        def work() -> list[float]:
             with in_mode(self.model, training=True), preserve_global_state():
                 torch.default_generator.manual_seed(derive_seed(self.config.seed, "learn", task))
-                self.tasks[task] = TaskRecord(
-                    name=task, classes=None if classes is None else tuple(classes)
-                )
-                losses = self._learn(task, loader, progress or (lambda done, total: None))
-            last = losses[-max(1, len(losses) // 10) :]
-            self.tasks[task] = dataclasses.replace(
-                self.tasks[task],
-                loss=sum(last) / len(last),
-                seconds=time.perf_counter() - start,
-            )
-        except BaseException:
-            self.restore(*before)
-            raise
-        return self.tasks[task]
+                return self._learn(task, loader, tell)
+
+        return self._learn_new(record, work)
 
     def _learn(
         self, task: str, loader: Iterable[Any], progress: Callable[[int, int], None]
@@ -169,7 +141,7 @@ class TaskLearner(abc.ABC):
     ) -> float:
         """Add the gradients of one batch; return its loss."""
 
-    def _finish(self, task: str, batches: Callable[[], Iterator[Any]]) -> None:  # noqa: B027
+    def _finish(self, task: str, batches: Callable[[], Iterator[Any]]) -> None:
         """Do what is to be done once a task is learned."""
 
     @abc.abstractmethod
@@ -179,10 +151,6 @@ class TaskLearner(abc.ABC):
     @abc.abstractmethod
     def buffers_of(self, task: str) -> dict[str, Tensor]:
         """Return a task's buffers of the network by name."""
-
-    @abc.abstractmethod
-    def num_parameters(self) -> int:
-        """Return how many learned numbers the learner holds, for all tasks together."""
 
     @torch.no_grad()
     def predict(self, inputs: Any, task: str) -> Float[Tensor, "b k"]:
@@ -227,57 +195,8 @@ class TaskLearner(abc.ABC):
                 buffers[name].copy_(value)
         return model
 
-    def record(self, task: str) -> TaskRecord:
-        """Return what is known of a task.
-
-        Raises:
-            UnknownNameError: If it was never learned.
-        """
-        if task not in self.tasks:
-            raise unknown_name("task", task, list(self.tasks))
-        return self.tasks[task]
-
-    @abc.abstractmethod
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return every tensor of the learner's state by name."""
-
-    def _facts(self) -> dict[str, Any]:
-        """Return the rest of the learner's state as JSON types."""
-        return {"tasks": [dataclasses.asdict(r) for r in self.tasks.values()]}
-
-    @abc.abstractmethod
-    def _set(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take over a state; the tensors are the learner's from now on."""
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return a copy of the whole state: tensors by name, and JSON types."""
-        return {k: v.detach().clone() for k, v in self._tensors().items()}, self._facts()
-
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take over a state that `state` returned."""
-        self.tasks = {
-            r["name"]: TaskRecord(**{**r, "classes": r["classes"] and tuple(r["classes"])})
-            for r in facts["tasks"]
-        }
-        self._set({k: v.clone().to(self.device) for k, v in tensors.items()}, dict(facts))
-
-    def save(self, path: str | Path, notes: Mapping[str, Any] | None = None) -> None:
-        """Write the learner to one file, all of it or nothing; the module itself is not in it.
-
-        Args:
-            path: A `.safetensors` file.
-            notes: Plain values to keep with it; see `load`.
-        """
-        tensors, facts = self.state()
-        header = {
-            "format": FORMAT,
-            "learner": type(self).__name__,
-            "config": self.config.to_dict(),
-            "shapes": {name: list(spec.shape) for name, spec in self.graph.specs.items()},
-            "facts": facts,
-            "notes": dict(notes or {}),
-        }
-        write_learner(path, tensors, header)
+    def _header(self) -> dict[str, Any]:
+        return {"shapes": {name: list(spec.shape) for name, spec in self.graph.specs.items()}}
 
     @classmethod
     def load(
@@ -296,12 +215,7 @@ class TaskLearner(abc.ABC):
         Raises:
             CheckpointError: If the file is damaged, foreign, or belongs to another network.
         """
-        tensors, header = read_learner(Path(path))
-        if header.get("format") != FORMAT or header.get("learner") != cls.__name__:
-            raise CheckpointError(
-                f"{path} holds a {header.get('learner')} of format {header.get('format')}, not a "
-                f"{cls.__name__} of format {FORMAT}"
-            )
+        tensors, header = cls._read(path)
         names = set(header["shapes"])
         learner = cls(
             model,

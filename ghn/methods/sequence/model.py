@@ -15,7 +15,7 @@ from ghn.decoders.chunks import PLACE, cut
 from ghn.encoders import FixedCodesConfig
 from ghn.engine import GHN, GHNConfig
 from ghn.graphs import ParamGraph
-from ghn.methods.continual.config import ContinualConfig
+from ghn.methods.sequence.config import HypernetworkConfig
 
 __all__ = ["build", "hypernetwork_config"]
 
@@ -28,12 +28,12 @@ RECURRENT_SHARE, CHUNKED_SHARE = 0.56, 0.31
 DENSE_HIDDEN = (32, 32)
 
 
-def build(config: ContinualConfig, graph: ParamGraph) -> GHN:
+def build(config: HypernetworkConfig, graph: ParamGraph) -> GHN:
     """Return a new hypernetwork for the parameters of a graph, without any task yet."""
     return GHN(config.hypernetwork or hypernetwork_config(config, graph))
 
 
-def hypernetwork_config(config: ContinualConfig, graph: ParamGraph) -> GHNConfig:
+def hypernetwork_config(config: HypernetworkConfig, graph: ParamGraph) -> GHNConfig:
     """Return settings of a hypernetwork of the wanted size."""
     learned = config.codes == "learned"
     nodes = 0 if learned or config.decoder == "dense" else NODE_DIM
@@ -46,7 +46,7 @@ def hypernetwork_config(config: ContinualConfig, graph: ParamGraph) -> GHNConfig
 
 
 def _decoder(
-    config: ContinualConfig, graph: ParamGraph, dim: int
+    config: HypernetworkConfig, graph: ParamGraph, dim: int
 ) -> RecurrentDecoderConfig | ChunkedDecoderConfig | DenseDecoderConfig:
     if config.decoder == "dense":
         return DenseDecoderConfig(dim=dim, hidden=DENSE_HIDDEN, outputs=graph.num_parameters)
