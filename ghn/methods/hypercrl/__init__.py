@@ -1,0 +1,30 @@
+"""HyperCRL: model-based reinforcement learning, task after task, with dynamics from a hypernetwork."""
+
+from ghn.methods.hypercrl.baselines import Coreset, FineTuning, FineTuningHeads, Joint, Separate
+from ghn.methods.hypercrl.config import CoresetConfig, DynamicsConfig, HyperCRLConfig
+from ghn.methods.hypercrl.environments import Spaces
+from ghn.methods.hypercrl.learner import HyperCRL
+from ghn.methods.hypercrl.loop import DynamicsLearner, DynamicsRecord, transitions_of
+from ghn.methods.hypercrl.memory import Transitions
+from ghn.methods.hypercrl.network import TaskDynamics
+from ghn.methods.hypercrl.planner import CEM, CEMConfig
+
+__all__ = [
+    "CEM",
+    "CEMConfig",
+    "Coreset",
+    "CoresetConfig",
+    "DynamicsConfig",
+    "DynamicsLearner",
+    "DynamicsRecord",
+    "FineTuning",
+    "FineTuningHeads",
+    "HyperCRL",
+    "HyperCRLConfig",
+    "Joint",
+    "Separate",
+    "Spaces",
+    "TaskDynamics",
+    "Transitions",
+    "transitions_of",
+]

@@ -1,0 +1,150 @@
+"""The network that predicts how an environment moves, and what one task makes of it.
+
+From a state and an action it predicts the change of the state, in units of the task's own
+transitions. With bounded variances it predicts a Gaussian: the bounds are learned with the task and
+belong to it, so that later tasks cannot move them. Several members make an ensemble.
+
+Source: Huang et al. 2021 (HyperCRL, arXiv 2009.11997) for the prediction of differences; Chua et
+al. 2018 (arXiv 1805.12114, appendix A.1) for bounded variances and for ensembles.
+
+Shape letters used in this file:
+    n: transitions. s: numbers of a state. a: numbers of an action. m: members. o: outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["DynamicsNetwork", "TaskDynamics", "bounded", "first_bounds", "units_of"]
+
+LEAST = 1e-6  # standard deviation below which a number counts as constant
+BOUNDS = (0.5, -10.0)  # of the logarithm of a variance, to begin with
+
+
+class DynamicsNetwork(nn.Module):
+    """Perceptrons, one for each member of an ensemble.
+
+    Args:
+        inputs: Numbers of a state and an action.
+        outputs: Numbers that each member predicts.
+        hidden: Widths of the hidden layers.
+        members: How many.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: tuple[int, ...], members: int) -> None:
+        super().__init__()
+        sizes = (inputs, *hidden, outputs)
+        self.members = nn.ModuleList()
+        for _ in range(members):
+            layers: list[nn.Module] = []
+            for size, following in itertools.pairwise(sizes):
+                layers += [nn.Linear(size, following), nn.SiLU()]
+            self.members.append(nn.Sequential(*layers[:-1]))
+
+    def head_names(self) -> list[str]:
+        """Return the names of the parameters of all members' last layers."""
+        return [
+            f"members.{place}.{len(member) - 1}.{name}"  # type: ignore[arg-type]
+            for place, member in enumerate(self.members)
+            for name in ("weight", "bias")
+        ]
+
+    def forward(self, inputs: Float[Tensor, "m n i"]) -> Float[Tensor, "m n o"]:
+        """Return each member's prediction for its own inputs."""
+        return torch.stack([member(x) for member, x in zip(self.members, inputs, strict=True)])
+
+
+def units_of(
+    inputs: Float[Tensor, "n i"], changes: Float[Tensor, "n s"]
+) -> dict[str, Float[Tensor, " k"]]:
+    """Return means and standard deviations of inputs and of changes, by name."""
+    parts = {"input": inputs, "change": changes}
+    found: dict[str, Tensor] = {}
+    for name, values in parts.items():
+        found[f"{name}_mean"] = values.mean(0)
+        found[f"{name}_std"] = values.std(0, correction=0)
+    return found
+
+
+def scaled(
+    values: Float[Tensor, "*n k"], units: Mapping[str, Tensor], name: str
+) -> Float[Tensor, "*n k"]:
+    """Return values in the units of a task; a number that is constant there becomes its excess."""
+    std = units[f"{name}_std"]
+    return (values - units[f"{name}_mean"]) / torch.where(std > LEAST, std, 1.0)
+
+
+def first_bounds(states: int) -> Float[Tensor, "2 s"]:
+    """Return the bounds that a task's log-variances have before it is learned, upper ones first."""
+    return torch.tensor(BOUNDS)[:, None].repeat(1, states)
+
+
+def bounded(
+    raw: Float[Tensor, "*n s"], bounds: Float[Tensor, "2 s"]
+) -> Float[Tensor, "*n s"]:
+    """Return log-variances between bounds, smoothly.
+
+    Source:
+        arXiv 1805.12114, appendix A.1.
+    """
+    upper, lower = bounds
+    below = upper - F.softplus(upper - raw)
+    return lower + F.softplus(below - lower)
+
+
+class TaskDynamics(nn.Module):
+    """How one task moves: a plain module, in its own right, from states and actions to states.
+
+    Args:
+        network: With the task's parameters.
+        units: See `units_of`.
+        bounds: Those of the log-variances; None if the network predicts none.
+    """
+
+    def __init__(
+        self, network: nn.Module, units: Mapping[str, Tensor], bounds: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.count = len(network.members)  # type: ignore[arg-type]
+        self.states = len(units["change_mean"])
+        for name, value in units.items():
+            self.register_buffer(name, value.clone())
+        self.register_buffer("bounds", bounds)
+        std = units["change_std"]
+        # What never changed in the data is predicted to stay.
+        self.register_buffer("scale", torch.where(std > LEAST, std, 0.0))
+
+    def forward(
+        self, states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
+    ) -> Float[Tensor, "n s"]:
+        """Return the mean of the states that are reached."""
+        mean = self._outputs(states, actions)[..., : self.states].mean(0)
+        return states + self.change_mean + self.scale * mean
+
+    def spread(
+        self, states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
+    ) -> Float[Tensor, "n s"]:
+        """Return the standard deviation of the states that are reached.
+
+        It is that of a mixture of the members: the spread of their means, and their own variances,
+        if they predict any.
+        """
+        outputs = self._outputs(states, actions)
+        variance = outputs[..., : self.states].var(0, correction=0)
+        if self.bounds is not None:
+            variance = variance + bounded(outputs[..., self.states :], self.bounds).exp().mean(0)
+        return self.scale * variance.sqrt()
+
+    def _outputs(
+        self, states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
+    ) -> Float[Tensor, "m n o"]:
+        inputs = torch.cat([states, actions], -1)
+        units = {"input_mean": self.input_mean, "input_std": self.input_std}
+        return self.network(scaled(inputs, units, "input").expand(self.count, -1, -1))
