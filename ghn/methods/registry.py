@@ -41,3 +41,10 @@ METHODS.register("continual")(
         home="ghn.methods.continual.run",
     )
 )
+METHODS.register("hypercrl")(
+    Method(
+        summary="Learn how variants of an environment move, one after another, and plan in them.\n\n"
+        "Example: ghn run hypercrl --scenario reacher --methods dense --methods fine-tuning",
+        home="ghn.methods.hypercrl.run",
+    )
+)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ghn.io import atomic_path, write_json, write_text
 from ghn.methods.continual.metrics import Metrics, metrics
+from ghn.methods.sequence.runs import spread
 from ghn.pages.markdown import markdown_table
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ class Result:
                 [
                     method,
                     f"{round(statistics.fmean(r.parameters for r in rows)):,}",
-                    _spread([m.average_accuracy for m in found]),
-                    _spread([m.learning_accuracy for m in found]),
-                    _spread([m.backward_transfer for m in found]),
-                    _spread([m.forgetting_from_best for m in found]),
-                    _spread([r.matrix[-1][0] for r in rows]),
+                    spread([m.average_accuracy for m in found]),
+                    spread([m.learning_accuracy for m in found]),
+                    spread([m.backward_transfer for m in found]),
+                    spread([m.forgetting_from_best for m in found]),
+                    spread([r.matrix[-1][0] for r in rows]),
                     f"{statistics.fmean(r.seconds for r in rows):.0f}",
                 ]
             )
@@ -158,8 +159,3 @@ def _draw_matrix(axes: Axes, matrices: list[list[list[float]]], low: float) -> A
     axes.set_xticks(range(0, count, step), [str(i + 1) for i in range(0, count, step)])
     axes.set_yticks(range(0, count, step), [str(i + 1) for i in range(0, count, step)])
     return axes.imshow(mean, vmin=low, vmax=100.0, cmap="viridis")
-
-
-def _spread(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"

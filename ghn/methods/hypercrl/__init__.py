@@ -1,4 +1,4 @@
-"""HyperCRL: model-based reinforcement learning, task after task, with dynamics from a hypernetwork."""
+"""HyperCRL: model-based reinforcement learning, task after task, with one hypernetwork."""
 
 from ghn.methods.hypercrl.baselines import Coreset, FineTuning, FineTuningHeads, Joint, Separate
 from ghn.methods.hypercrl.config import CoresetConfig, DynamicsConfig, HyperCRLConfig

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ghn.methods.hypercrl.config import CoresetConfig, DynamicsConfig
@@ -119,9 +120,7 @@ class Coreset(_Networks):
         groups = [self._networks.groups[name] for name in (SHARED, *self.tasks)]
         return [parameter for group in groups for parameter in group.values()]
 
-    def _batches(
-        self, task: str, data: Transitions, generator: torch.Generator
-    ) -> Iterator[Batch]:
+    def _batches(self, task: str, data: Transitions, generator: torch.Generator) -> Iterator[Batch]:
         count = self.config.batch * self.config.members
         names = list(self._kept)
         for number, own in enumerate(super()._batches(task, data, generator)):

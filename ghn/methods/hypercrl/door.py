@@ -52,9 +52,7 @@ class DoorEnv(MujocoEnv):
         scene = importlib.resources.files("ghn.methods.hypercrl") / "door.xml"
         space = Box(-np.inf, np.inf, (10,), np.float64)
         with importlib.resources.as_file(scene) as path:
-            super().__init__(
-                str(path.resolve()), 8, space, camera_name="above", **settings
-            )
+            super().__init__(str(path.resolve()), 8, space, camera_name="above", **settings)
 
     def step(self, action: Any) -> tuple[State, float, bool, bool, dict[str, Any]]:
         """Turn the motors for 0.04 s."""

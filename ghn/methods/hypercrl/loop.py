@@ -253,7 +253,7 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
     ) -> float:
         """Add the gradients of a batch; return its loss."""
 
-    def _finish(self, task: str, data: Transitions) -> None:  # noqa: B027
+    def _finish(self, task: str, data: Transitions) -> None:
         """Do what is to be done once a task is learned; `data` is gone after that."""
 
     @abc.abstractmethod

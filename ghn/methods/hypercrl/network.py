@@ -85,9 +85,7 @@ def first_bounds(states: int) -> Float[Tensor, "2 s"]:
     return torch.tensor(BOUNDS)[:, None].repeat(1, states)
 
 
-def bounded(
-    raw: Float[Tensor, "*n s"], bounds: Float[Tensor, "2 s"]
-) -> Float[Tensor, "*n s"]:
+def bounded(raw: Float[Tensor, "*n s"], bounds: Float[Tensor, "2 s"]) -> Float[Tensor, "*n s"]:
     """Return log-variances between bounds, smoothly.
 
     Source:

@@ -60,7 +60,7 @@ class CEMConfig(Config):
 
     def __post_init__(self) -> None:
         if min(self.horizon, self.iterations, self.hold) < 1 or not self.spread > 0:
-            raise ConfigError(f"numbers of a planner must be at least 1, spread above 0, got {self}")
+            raise ConfigError(f"numbers must be at least 1 and spread above 0, got {self}")
         if not 2 <= self.elites <= self.samples:
             raise ConfigError(f"elites must lie between 2 and samples, got {self}")
 

@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -83,9 +82,7 @@ def _pusher_cost(
     return away + 0.1 * actions.square().sum(1)
 
 
-def _door_cost(
-    states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
-) -> Float[Tensor, " n"]:
+def _door_cost(states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]) -> Float[Tensor, " n"]:
     """Return the door's reward, negated."""
     away = (states[:, 6:8] - states[:, 8:10]).norm(dim=1)
     return 0.5 * away - states[:, 2] + 0.01 * actions.square().sum(1)
