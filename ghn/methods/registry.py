@@ -43,7 +43,7 @@ METHODS.register("continual")(
 )
 METHODS.register("hypercrl")(
     Method(
-        summary="Learn how variants of an environment move, one after another, and plan in them.\n\n"
+        summary="Learn how variants of an environment move, one after another; plan in them.\n\n"
         "Example: ghn run hypercrl --scenario reacher --methods dense --methods fine-tuning",
         home="ghn.methods.hypercrl.run",
     )

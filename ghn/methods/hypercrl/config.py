@@ -43,7 +43,7 @@ class DynamicsConfig(LoopConfig):
     """
 
     steps: int = 1500
-    rate: float = 2e-3
+    rate: float = 3e-3
     hidden: tuple[int, ...] = (64, 64)
     gaussian: bool = False
     members: int = 1

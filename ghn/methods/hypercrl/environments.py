@@ -68,7 +68,7 @@ class Spaces:
         return torch.tensor([self.low, self.high])
 
     @classmethod
-    def of(cls, env: Environment) -> Spaces:
+    def of(cls, env: Any) -> Spaces:
         """Read the spaces of an environment.
 
         Raises:

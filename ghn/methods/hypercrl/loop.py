@@ -17,9 +17,7 @@ import copy
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +29,7 @@ from torch.func import functional_call
 from ghn.errors import ConfigError, InputError
 from ghn.graphs import trace
 from ghn.methods import sequence
+from ghn.methods.hypercrl.acting import Diary, random_actions
 from ghn.methods.hypercrl.config import DynamicsConfig
 from ghn.methods.hypercrl.environments import Act, Environment, Spaces, steps_of
 from ghn.methods.hypercrl.memory import Recent, Transitions
@@ -38,8 +37,8 @@ from ghn.methods.hypercrl.network import (
     LEAST,
     DynamicsNetwork,
     TaskDynamics,
-    bounded,
     first_bounds,
+    misfit,
     scaled,
     units_of,
 )
@@ -47,10 +46,9 @@ from ghn.methods.hypercrl.planner import CEM, Cost, Dynamics, Planner
 from ghn.methods.sequence.learner import under
 from ghn.rng import derive_seed, make_generator, preserve_global_state
 
-__all__ = ["DynamicsLearner", "DynamicsRecord", "random_actions", "transitions_of"]
+__all__ = ["DynamicsLearner", "DynamicsRecord"]
 
 L = TypeVar("L", bound="DynamicsLearner")
-PULL = 0.01  # by which bounds of variances are drawn together, as published
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +138,7 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
     ) -> list[float]:
         config = self.config
         self._begin(task)
-        recent, done = Recent(config.capacity), _Diary()
+        recent, done = Recent(config.capacity), Diary()
         optimizer: torch.optim.Optimizer | None = None
         losses: list[float] = []
         total = config.steps + config.rounds * config.round_steps
@@ -180,7 +178,7 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
         act: Act,
         number: int,
         recent: Recent,
-        diary: _Diary,
+        diary: Diary,
         planner: Planner | None,
     ) -> None:
         """Make the transitions of a round."""
@@ -263,29 +261,17 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
     def _loss(
         self, task: str, parameters: dict[str, Tensor], data: Transitions
     ) -> Float[Tensor, ""]:
-        """Return the loss of one task's transitions, in the task's units.
-
-        Source:
-            arXiv 2009.11997; the Gaussian likelihood and the pull on its bounds from arXiv
-            1805.12114. The sum over all tensors of squares of parameters is meant, not done, there.
-        """
+        """Return the loss of one task's transitions under given parameters."""
         units, members = self._units[task], self.config.members
         inputs = scaled(data.inputs, units, "input").unflatten(0, (members, -1))
         wanted = scaled(data.changes, units, "change").unflatten(0, (members, -1))
         outputs = functional_call(self.network, parameters, (inputs,))
         moves = units["change_std"] > LEAST
-        error = (outputs[..., : self.spaces.states] - wanted)[..., moves].square()
-        if self.config.gaussian:
-            bounds = self._bounds[task]
-            raw = outputs[..., self.spaces.states :]
-            logarithms = bounded(raw, bounds)[..., moves]
-            loss = (error * (-logarithms).exp() + logarithms).mean()
-            loss = loss + PULL * (bounds[0] - bounds[1])[moves].mean()
-        else:
-            loss = error.mean()
+        bounds = self._bounds[task] if self.config.gaussian else None
+        loss = misfit(outputs, wanted, moves, bounds)
         if self.config.decay:
-            total = sum(p.square().sum() for p in parameters.values())
-            loss = loss + self.config.decay * total
+            # Of all tensors; HyperCRL's code overwrites the sum, so that the last one alone counts.
+            loss = loss + self.config.decay * sum(p.square().sum() for p in parameters.values())
         return loss
 
     def dynamics(self, task: str) -> TaskDynamics:
@@ -409,47 +395,3 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
         learner = cls(spaces, cls.Config.from_dict(header["config"]))
         learner.restore(tensors, header["facts"])
         return learner, header["notes"]
-
-
-class _Diary:
-    """What happened while a task was learned."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, float] = {}
-        self.transitions = 0
-        self.returns: list[float] = []
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the time of a block to a phase."""
-        start = time.perf_counter()
-        yield
-        self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - start
-
-
-def random_actions(spaces: Spaces, hold: int, generator: torch.Generator) -> Act:
-    """Return a policy that draws actions evenly within bounds and keeps each for some steps."""
-    low, high = spaces.bounds
-    current, left = low, 0
-
-    def act(state: Float32[Tensor, " s"]) -> Float32[Tensor, " a"]:
-        nonlocal current, left
-        if left == 0:
-            current = low + (high - low) * torch.rand(len(low), generator=generator)
-            left = hold
-        left -= 1
-        return current
-
-    return act
-
-
-def transitions_of(
-    env: Environment, count: int, *, hold: int = 2, longest: int = 1000, seed: int = 0
-) -> Transitions:
-    """Return transitions by random actions, such as to test on."""
-    spaces = Spaces.of(env)
-    act = random_actions(spaces, hold, make_generator(seed, "transitions"))
-    recent = Recent(count)
-    for step in itertools.islice(steps_of(env, act, spaces, longest=longest, seed=seed), count):
-        recent.add(step)
-    return recent.all()

@@ -17,13 +17,22 @@ import itertools
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["DynamicsNetwork", "TaskDynamics", "bounded", "first_bounds", "units_of"]
+__all__ = [
+    "DynamicsNetwork",
+    "TaskDynamics",
+    "bounded",
+    "first_bounds",
+    "misfit",
+    "scaled",
+    "units_of",
+]
 
 LEAST = 1e-6  # standard deviation below which a number counts as constant
+PULL = 0.01  # by which bounds of log-variances are drawn together, as published
 BOUNDS = (0.5, -10.0)  # of the logarithm of a variance, to begin with
 
 
@@ -94,6 +103,32 @@ def bounded(raw: Float[Tensor, "*n s"], bounds: Float[Tensor, "2 s"]) -> Float[T
     upper, lower = bounds
     below = upper - F.softplus(upper - raw)
     return lower + F.softplus(below - lower)
+
+
+def misfit(
+    outputs: Float[Tensor, "m n o"],
+    wanted: Float[Tensor, "m n s"],
+    moves: Bool[Tensor, " s"],
+    bounds: Float[Tensor, "2 s"] | None,
+) -> Float[Tensor, ""]:
+    """Return the mean squared error, or the Gaussian's negative log-likelihood, twice, less pi's.
+
+    Args:
+        outputs: Means, and after them raw log-variances, if there are bounds.
+        wanted: What was to be predicted.
+        moves: Which numbers count: those that are not constant.
+        bounds: Of the log-variances, which are drawn together a little; None: there are none.
+
+    Source:
+        arXiv 1805.12114, equation 1 and appendix A.1.
+    """
+    states = wanted.shape[-1]
+    error = (outputs[..., :states] - wanted)[..., moves].square()
+    if bounds is None:
+        return error.mean()
+    logarithms = bounded(outputs[..., states:], bounds)[..., moves]
+    likelihood = (error * (-logarithms).exp() + logarithms).mean()
+    return likelihood + PULL * (bounds[0] - bounds[1])[moves].mean()
 
 
 class TaskDynamics(nn.Module):

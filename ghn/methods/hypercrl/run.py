@@ -17,11 +17,12 @@ import torch
 
 from ghn.config import Config
 from ghn.errors import ConfigError
+from ghn.methods.hypercrl.acting import transitions_of
 from ghn.methods.hypercrl.baselines import Coreset, FineTuning, FineTuningHeads, Joint, Separate
 from ghn.methods.hypercrl.config import CoresetConfig, DynamicsConfig, HyperCRLConfig
 from ghn.methods.hypercrl.film import film_of
 from ghn.methods.hypercrl.learner import HyperCRL
-from ghn.methods.hypercrl.loop import DynamicsLearner, transitions_of
+from ghn.methods.hypercrl.loop import DynamicsLearner
 from ghn.methods.hypercrl.memory import Transitions
 from ghn.methods.hypercrl.report import Result, Row
 from ghn.methods.hypercrl.scenarios import SCENARIOS, Scenario

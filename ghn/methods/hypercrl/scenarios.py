@@ -120,16 +120,16 @@ def _of(name: str, **settings: Any) -> Callable[..., Any]:
 SCENARIOS.register("half-cheetah")(
     Scenario(
         summary="HalfCheetah-v5; motors as they are, reversed, at 0.4 of their strength",
-        make=_of("HalfCheetah-v5", max_episode_steps=100),
+        make=_of("HalfCheetah-v5", max_episode_steps=50),
         tasks=_gears({"standard": 1.0, "reversed": -1.0, "weak": 0.4}),
         cost=_cheetah_cost,
         settings={
-            "random": 6000,
-            "steps": 1500,
+            "random": 4000,
+            "steps": 800,
             "rounds": 0,
-            "planner": {"horizon": 12, "samples": 128, "elites": 12},
+            "planner": {"horizon": 10, "samples": 96, "elites": 10},
         },
-        episodes=2,
+        episodes=1,
     )
 )
 SCENARIOS.register("reacher")(
@@ -139,13 +139,14 @@ SCENARIOS.register("reacher")(
         tasks=_gears({"standard": 1.0, "reversed": -1.0, "weak": 0.4}),
         cost=_reacher_cost,
         settings={
-            "random": 3000,
-            "steps": 1000,
+            "random": 2000,
+            "steps": 600,
             "rounds": 1,
-            "round_transitions": 300,
-            "round_steps": 300,
-            "planner": {"horizon": 10, "samples": 128, "elites": 12},
+            "round_transitions": 200,
+            "round_steps": 200,
+            "planner": {"horizon": 8, "samples": 128, "elites": 12},
         },
+        episodes=6,
     )
 )
 SCENARIOS.register("pusher")(
@@ -159,14 +160,14 @@ SCENARIOS.register("pusher")(
         },
         cost=_pusher_cost,
         settings={
-            "random": 4000,
-            "steps": 1500,
+            "random": 3000,
+            "steps": 800,
             "rounds": 1,
-            "round_transitions": 300,
-            "round_steps": 300,
-            "planner": {"horizon": 12, "samples": 128, "elites": 12, "hold": 2},
+            "round_transitions": 200,
+            "round_steps": 200,
+            "planner": {"horizon": 10, "samples": 96, "elites": 10, "hold": 2},
         },
-        episodes=3,
+        episodes=1,
     )
 )
 SCENARIOS.register("door")(
@@ -181,11 +182,11 @@ SCENARIOS.register("door")(
         cost=_door_cost,
         settings={
             "random": 3000,
-            "steps": 1200,
+            "steps": 700,
             "rounds": 2,
-            "round_transitions": 300,
-            "round_steps": 300,
-            "planner": {"horizon": 15, "samples": 128, "elites": 12, "hold": 3},
+            "round_transitions": 250,
+            "round_steps": 250,
+            "planner": {"horizon": 12, "samples": 128, "elites": 12, "hold": 3},
         },
         success=_opened,
     )

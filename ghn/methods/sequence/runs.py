@@ -1,4 +1,4 @@
-"""Runs of several learners over seeds: settings in layers, files to go on from, means and spreads."""
+"""Runs of several learners over seeds: settings in layers, files to go on from, spreads."""
 
 from __future__ import annotations
 
