@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ghn.io import write_json, write_text
+from ghn.io import atomic_path, write_json, write_text
 from ghn.methods.hypercrl.film import Film
 from ghn.methods.sequence.runs import spread
 from ghn.pages import Details, Figure, Figures, Line, Report, Table, Text, facts_of, line_plot
@@ -192,8 +192,6 @@ class Result:
     def _draw(self, path: Path) -> None:
         """Draw the error of the first task after each task."""
         from matplotlib.figure import Figure as Canvas
-
-        from ghn.io import atomic_path
 
         figure = Canvas(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()

@@ -125,7 +125,7 @@ SCENARIOS.register("half-cheetah")(
         cost=_cheetah_cost,
         settings={
             "random": 4000,
-            "steps": 800,
+            "steps": 600,
             "rounds": 0,
             "planner": {"horizon": 10, "samples": 96, "elites": 10},
         },
