@@ -9,9 +9,12 @@ from ghn.methods.hypercrl.loop import DynamicsLearner, DynamicsRecord
 from ghn.methods.hypercrl.memory import Transitions
 from ghn.methods.hypercrl.network import TaskDynamics
 from ghn.methods.hypercrl.planner import CEM, CEMConfig
+from ghn.methods.hypercrl.scenarios import SCENARIOS, Scenario
+from ghn.methods.hypercrl.variants import Variant, check_variants, one_step_change
 
 __all__ = [
     "CEM",
+    "SCENARIOS",
     "CEMConfig",
     "Coreset",
     "CoresetConfig",
@@ -23,9 +26,13 @@ __all__ = [
     "HyperCRL",
     "HyperCRLConfig",
     "Joint",
+    "Scenario",
     "Separate",
     "Spaces",
     "TaskDynamics",
     "Transitions",
+    "Variant",
+    "check_variants",
+    "one_step_change",
     "transitions_of",
 ]

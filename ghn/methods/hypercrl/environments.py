@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -226,5 +227,14 @@ def load_gymnasium() -> Any:
         raise MissingExtraError(
             f"this needs gymnasium with MuJoCo ({error}): pip install 'ghn[rl]'"
         ) from error
-    del mujoco
+    mujoco.set_mju_user_warning(_warn)
     return gymnasium
+
+
+def _warn(text: str) -> None:
+    """Turn MuJoCo's warnings into Python's, instead of a file in the current folder.
+
+    That an attribute of HalfCheetah's scene has become old is not passed on.
+    """
+    if "settotalmass" not in text:
+        warnings.warn(f"MuJoCo: {text}", stacklevel=2)

@@ -57,7 +57,7 @@ class DynamicsRecord(sequence.TaskRecord):
 
     Attributes:
         transitions: How many were made.
-        phases: Seconds by what they were spent on: `"random"` and `"planned"` actions, `"fitting"`.
+        phases: Seconds of the processor by what they were spent on: `"random"` and `"planned"` actions, `"fitting"`.
         returns: Sums of rewards of the episodes that the planner finished while learning.
     """
 

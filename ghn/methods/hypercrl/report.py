@@ -12,7 +12,18 @@ from typing import Any
 from ghn.io import atomic_path, write_json, write_text
 from ghn.methods.hypercrl.film import Film
 from ghn.methods.sequence.runs import spread
-from ghn.pages import Details, Figure, Figures, Line, Report, Table, Text, facts_of, line_plot
+from ghn.pages import (
+    Details,
+    Figure,
+    Figures,
+    Line,
+    Report,
+    Table,
+    Text,
+    facts_of,
+    line_key,
+    line_plot,
+)
 from ghn.pages.markdown import markdown_table
 from ghn.pages.plots import COLOURS, draw_lines
 
@@ -22,7 +33,8 @@ ABOUT = (
     "Model error: share of the variance of a step's changes that is not explained, on transitions "
     "by random actions that no learner saw. Ratio: error of the first task after the last one "
     "over its error when it was new. Return: mean over episodes, all learners from the same "
-    "starts. Mean ± standard deviation over seeds. kB held: all that a learner keeps between tasks."
+    "starts. Mean ± standard deviation over seeds. Seconds: the processor's, for learning all "
+    "tasks. kB held: all that a learner keeps between tasks."
 )
 
 
@@ -37,8 +49,7 @@ class Row:
         scores: After each task, for each task so far: `error`, `returns`, `done` (share of episodes
             that reached their goal, if the scenario has one), `seconds` of playing.
         held: Bytes that the learner keeps, after each task.
-        phases: Seconds by phase, for each task.
-        seconds: Seconds of learning, for each task.
+        phases: Seconds of the processor by phase, for each task.
         settings: Those of the learner.
     """
 
@@ -48,13 +59,16 @@ class Row:
     scores: list[dict[str, dict[str, Any]]]
     held: list[int]
     phases: list[dict[str, float]]
-    seconds: list[float]
     settings: dict[str, Any]
 
     def error_ratio(self) -> float:
         """Return the first task's error after the last task, over that after the first."""
         first = next(iter(self.scores[0]))
         return self.scores[-1][first]["error"] / self.scores[0][first]["error"]
+
+    def seconds(self) -> list[float]:
+        """Return the processor's seconds of learning each task."""
+        return [sum(phases.values()) for phases in self.phases]
 
     def last_return(self, task: str) -> float:
         """Return a task's mean return after the last task."""
@@ -111,7 +125,7 @@ class Result:
             line += [spread([row.last_return(task) for row in rows]) for task in self.tasks]
             if goals:
                 line += [spread([100 * s[t]["done"] for s in last], 0) + " %" for t in self.tasks]
-            line.append(f"{_mean([sum(row.seconds) for row in rows]):.0f}")
+            line.append(f"{_mean([sum(row.seconds()) for row in rows]):.0f}")
             line.append(f"{_mean([row.held[-1] / 1000 for row in rows]):,.0f}")
             cells.append(line)
         return columns, cells
@@ -161,13 +175,42 @@ class Result:
             text = f"{self.rows[0].method}, task “{task}”, after all tasks"
             report.add(Text(f"{text}: {film}") if isinstance(film, str) else _strip(film, text))
         report.add(Table(*self.table(), caption=ABOUT, heading="After the last task"))
-        report.add(Figures(self._figures(), heading="Task by task"))
-        report.add(Table(*self.phases(), caption="Seconds, mean over seeds.", heading="Time"))
+        key = line_key(self._lines()[0][0])
+        report.add(Figures(self._figures(), key=key, heading="Task by task"))
+        report.add(
+            Table(
+                *self.phases(), caption="Seconds of the processor, mean over seeds.", heading="Time"
+            )
+        )
         report.add(Text(self._differences(), quiet=True))
         report.add(Details("All numbers", self.to_dict()))
         return report
 
     def _figures(self) -> list[Figure]:
+        return [
+            Figure(line_plot(lines, "tasks learned", label, log_y=log), label.capitalize())
+            for lines, label, log in self._lines()
+        ]
+
+    def _draw(self, path: Path) -> None:
+        """Draw the error of the first task, the time of each task, and what is kept."""
+        from matplotlib.figure import Figure as Canvas
+
+        figure = Canvas(figsize=(11.0, 3.2), layout="constrained")
+        panels = figure.subplots(1, 3)
+        for axes, (lines, label, log) in zip(panels, self._lines(), strict=True):
+            draw_lines(axes, lines)
+            axes.set_xlabel("tasks learned")
+            axes.set_ylabel(label)
+            axes.set_yscale("log" if log else "linear")
+            axes.set_ylim(bottom=None if log else 0)
+            axes.set_xticks(lines[0].x)
+        panels[0].legend(frameon=False, fontsize=8)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+    def _lines(self) -> list[tuple[list[Line], str, bool]]:
+        """Return lines over tasks: what they show, the axis' name, whether it is logarithmic."""
         x = list(range(1, len(self.tasks) + 1))
         first = self.tasks[0]
         errors, times, held = [], [], []
@@ -175,42 +218,13 @@ class Result:
             colour = COLOURS[place % len(COLOURS)]
             runs = [[score[first]["error"] for score in row.scores] for row in rows]
             errors.append(Line(method, x, runs, colour))
-            times.append(Line(method, x, [row.seconds for row in rows], colour))
+            times.append(Line(method, x, [row.seconds() for row in rows], colour))
             held.append(Line(method, x, [[b / 1000 for b in row.held] for row in rows], colour))
         return [
-            Figure(
-                line_plot(errors, "tasks learned", "error, task 1", log_y=True, legend=True),
-                "Model error of the first task after each task.",
-            ),
-            Figure(line_plot(times, "task", "seconds to learn"), "Time to learn each task."),
-            Figure(
-                line_plot(held, "tasks learned", "kB held", log_y=True),
-                "What a learner keeps between tasks.",
-            ),
+            (errors, "model error of task 1", True),
+            (times, "seconds to learn the task", False),
+            (held, "kB kept between tasks", True),
         ]
-
-    def _draw(self, path: Path) -> None:
-        """Draw the error of the first task after each task."""
-        from matplotlib.figure import Figure as Canvas
-
-        figure = Canvas(figsize=(5.2, 3.4), layout="constrained")
-        axes = figure.subplots()
-        x = list(range(1, len(self.tasks) + 1))
-        first = self.tasks[0]
-        draw_lines(
-            axes,
-            [
-                Line(m, x, [[s[first]["error"] for s in row.scores] for row in rows])
-                for m, rows in self.by_method().items()
-            ],
-        )
-        axes.set_xlabel("tasks learned")
-        axes.set_ylabel("model error of task 1")
-        axes.set_yscale("log")
-        axes.set_xticks(x)
-        axes.legend(frameon=False, fontsize=8)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
 
     def _differences(self) -> str:
         parts = [f"{name} {100 * change:.0f} %" for name, change in self.changes.items()]
@@ -226,7 +240,7 @@ class Result:
             "",
             self._differences(),
             "",
-            "Seconds, mean over seeds:",
+            "Seconds of the processor, mean over seeds:",
             "",
             *markdown_table(*self.phases()),
             "",

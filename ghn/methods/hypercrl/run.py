@@ -28,7 +28,7 @@ from ghn.methods.hypercrl.report import Result, Row
 from ghn.methods.hypercrl.scenarios import SCENARIOS, Scenario
 from ghn.methods.hypercrl.variants import check_variants
 from ghn.methods.sequence.runs import Progress, laid_over, resumed
-from ghn.registry import Registry
+from ghn.registry import Registry, unknown_name
 from ghn.rng import derive_seed
 
 __all__ = ["METHODS", "RunConfig", "data_of", "run"]
@@ -41,7 +41,8 @@ class RunConfig(Config):
     """Settings of `ghn run hypercrl`.
 
     Attributes:
-        scenario: Name of a sequence of tasks: half-cheetah, reacher, pusher, door.
+        scenario: Name of a sequence of tasks: half-cheetah, reacher, pusher, door,
+            reacher-eight.
         methods: Learners to compare: dense, chunked, recurrent (hypernetworks by their decoders),
             separate, fine-tuning, fine-tuning-heads, joint, coreset; NAME-first scales all tasks
             with the first task's means and deviations.
@@ -104,6 +105,7 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
     """
     scenario = SCENARIOS[config.scenario]
     makers = {name: METHODS[name] for name in config.methods}
+    _check_settings(config, list(makers.values()))
     names = list(scenario.tasks)[: config.tasks or None]
     changes = check_variants({name: scenario.make(scenario.tasks[name]) for name in names})
     runs = [(method, seed) for seed in config.seeds for method in config.methods]
@@ -118,10 +120,18 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
     rows.sort(key=lambda row: config.methods.index(row.method))
     result = Result(config.scenario, f"{config.scenario}: {scenario.summary}", names, changes, rows)
     if config.film:
-        one = _One(config, scenario, names, config.methods[0], makers[config.methods[0]], 0)
-        one = dataclasses.replace(one, seed=config.seeds[0])
+        method = config.methods[0]
+        one = _One(config, scenario, names, method, makers[method], config.seeds[0])
         result.films = film_of(one.learner(), scenario, names, one.path.with_suffix(""))
     return result
+
+
+def _check_settings(config: RunConfig, makers: list[_Maker]) -> None:
+    """Refuse a setting that none of the learners has."""
+    known = {field.name for maker in makers for field in dataclasses.fields(maker.config)}
+    for name in config.settings:
+        if name not in known:
+            raise unknown_name("setting", name, sorted(known))
 
 
 def data_of(config: RunConfig) -> dict[str, str]:
@@ -189,7 +199,6 @@ class _One:
             scores=notes["scores"],
             held=notes["bytes"],
             phases=[record.phases for record in learner.tasks.values()],
-            seconds=[record.seconds for record in learner.tasks.values()],
             settings=settings,
         )
 
@@ -201,7 +210,7 @@ class _One:
         env = self.scenario.make(self.scenario.tasks[name])
         seed = derive_seed(self.seed, "test", name)
         error = learner.error(name, self._test(env, seed))
-        start = time.perf_counter()
+        start = time.process_time()
         reached: list[list[torch.Tensor]] = [[]]
         gained: list[float] = []
         for episode in range(self._episodes()):
@@ -219,7 +228,7 @@ class _One:
             "error": error,
             "returns": gained,
             "done": None if done is None else sum(done) / len(done),
-            "seconds": time.perf_counter() - start,
+            "seconds": time.process_time() - start,
         }
 
     def _test(self, env: Any, seed: int) -> Transitions:

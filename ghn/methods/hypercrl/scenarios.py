@@ -149,6 +149,21 @@ SCENARIOS.register("reacher")(
         episodes=6,
     )
 )
+SCENARIOS.register("reacher-eight")(
+    Scenario(
+        summary="Reacher-v5 with eight strengths of its motors, for what each further task costs",
+        make=_of("Reacher-v5"),
+        tasks=_gears({f"gear {g:g}": g for g in (1.0, -1.0, 0.4, -0.4, 0.7, -0.7, 0.2, -0.2)}),
+        cost=_reacher_cost,
+        settings={
+            "random": 1000,
+            "steps": 250,
+            "rounds": 0,
+            "planner": {"horizon": 8, "samples": 64, "elites": 8},
+        },
+        episodes=1,
+    )
+)
 SCENARIOS.register("pusher")(
     Scenario(
         summary="Pusher-v5; as it is, motors reversed, weak motors and a sluggish object",
