@@ -54,15 +54,15 @@ class DoorEnv(MujocoEnv):
         with importlib.resources.as_file(scene) as path:
             super().__init__(str(path.resolve()), 8, space, camera_name="above", **settings)
 
-    def step(self, action: Any) -> tuple[State, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[State, np.float64, bool, bool, dict[str, np.float64]]:
         """Turn the motors for 0.04 s."""
         self.do_simulation(action, self.frame_skip)
         state = self._get_obs()
         away = float(np.linalg.norm(state[6:8] - state[8:10]))
-        reward = float(state[ANGLE]) - NEAR * away - 0.01 * float(np.square(action).sum())
+        reward = np.float64(state[ANGLE] - NEAR * away - 0.01 * np.square(action).sum())
         if self.render_mode == "human":
             self.render()
-        return state, reward, False, False, {"angle": float(state[ANGLE])}
+        return state, reward, False, False, {"angle": state[ANGLE]}
 
     def reset_model(self) -> State:
         """Put the arm's end somewhere before the door, which is closed or ajar."""

@@ -57,7 +57,8 @@ class DynamicsRecord(sequence.TaskRecord):
 
     Attributes:
         transitions: How many were made.
-        phases: Seconds of the processor by what they were spent on: `"random"` and `"planned"` actions, `"fitting"`.
+        phases: Seconds of the processor by what they were spent on: `"random"` actions,
+            `"planned"` actions, `"fitting"`.
         returns: Sums of rewards of the episodes that the planner finished while learning.
     """
 
@@ -300,7 +301,8 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
 
     def planner(self, *labels: str) -> Planner:
         """Return a planner with the learner's settings; labels tell its draws from others'."""
-        return CEM(*self.spaces.bounds, self.config.planner, self._generator("planner", *labels))
+        low, high = self.spaces.bounds
+        return CEM(low, high, self.config.planner, self._generator("planner", *labels))
 
     def _planned(self, task: str, planner: Planner, cost: Cost) -> Act:
         dynamics: Dynamics = self.dynamics(task)

@@ -144,6 +144,11 @@ class TaskDynamics(nn.Module):
         self, network: nn.Module, units: Mapping[str, Tensor], bounds: Tensor | None
     ) -> None:
         super().__init__()
+        self.input_mean: Tensor
+        self.input_std: Tensor
+        self.change_mean: Tensor
+        self.scale: Tensor
+        self.bounds: Tensor | None
         self.network = network.requires_grad_(False).eval()
         self.count = len(network.members)  # type: ignore[arg-type]
         self.states = len(units["change_mean"])
