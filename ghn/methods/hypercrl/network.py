@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -134,37 +135,46 @@ def misfit(
 class TaskDynamics(nn.Module):
     """How one task moves: a plain module, in its own right, from states and actions to states.
 
+    Units are folded into the first and the last layers, so that planning costs little more than
+    the perceptrons. What never changed in the task's transitions is predicted to stay.
+
     Args:
-        network: With the task's parameters.
+        network: With the task's parameters; it is the module's own from now on.
         units: See `units_of`.
         bounds: Those of the log-variances; None if the network predicts none.
     """
 
     def __init__(
-        self, network: nn.Module, units: Mapping[str, Tensor], bounds: Tensor | None
+        self, network: DynamicsNetwork, units: Mapping[str, Tensor], bounds: Tensor | None
     ) -> None:
         super().__init__()
-        self.input_mean: Tensor
-        self.input_std: Tensor
-        self.change_mean: Tensor
         self.scale: Tensor
         self.bounds: Tensor | None
-        self.network = network.requires_grad_(False).eval()
-        self.count = len(network.members)  # type: ignore[arg-type]
-        self.states = len(units["change_mean"])
-        for name, value in units.items():
-            self.register_buffer(name, value.clone())
-        self.register_buffer("bounds", bounds)
         std = units["change_std"]
-        # What never changed in the data is predicted to stay.
+        self.states = len(std)
         self.register_buffer("scale", torch.where(std > LEAST, std, 0.0))
+        self.register_buffer("bounds", bounds)
+        self.network = network.requires_grad_(False).eval()
+        for member in self.network.members:
+            self._fold(member, units)
+
+    @torch.no_grad()
+    def _fold(self, member: Any, units: Mapping[str, Tensor]) -> None:
+        """Let a member read states and actions as they are, and give changes as they are."""
+        first, last, s = member[0], member[-1], self.states
+        std = units["input_std"]
+        first.weight.div_(torch.where(std > LEAST, std, 1.0))
+        first.bias.sub_(first.weight @ units["input_mean"])
+        last.weight[:s].mul_(self.scale[:, None])
+        last.bias[:s].mul_(self.scale).add_(units["change_mean"])
 
     def forward(
         self, states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
     ) -> Float[Tensor, "n s"]:
         """Return the mean of the states that are reached."""
-        mean = self._outputs(states, actions)[..., : self.states].mean(0)
-        return states + self.change_mean + self.scale * mean
+        outputs = self._outputs(states, actions)
+        mean = outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
+        return states + mean[:, : self.states]
 
     def spread(
         self, states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
@@ -174,15 +184,15 @@ class TaskDynamics(nn.Module):
         It is that of a mixture of the members: the spread of their means, and their own variances,
         if they predict any.
         """
-        outputs = self._outputs(states, actions)
+        outputs = torch.stack(self._outputs(states, actions))
         variance = outputs[..., : self.states].var(0, correction=0)
         if self.bounds is not None:
-            variance = variance + bounded(outputs[..., self.states :], self.bounds).exp().mean(0)
-        return self.scale * variance.sqrt()
+            own = bounded(outputs[..., self.states :], self.bounds).exp().mean(0)
+            variance = variance + self.scale.square() * own
+        return variance.sqrt()
 
     def _outputs(
         self, states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
-    ) -> Float[Tensor, "m n o"]:
-        inputs = torch.cat([states, actions], -1)
-        units = {"input_mean": self.input_mean, "input_std": self.input_std}
-        return self.network(scaled(inputs, units, "input").expand(self.count, -1, -1))
+    ) -> list[Float[Tensor, "n o"]]:
+        inputs = torch.cat([states, actions], 1)
+        return [member(inputs) for member in self.network.members]

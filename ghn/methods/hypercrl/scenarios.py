@@ -125,7 +125,7 @@ SCENARIOS.register("half-cheetah")(
         cost=_cheetah_cost,
         settings={
             "random": 4000,
-            "steps": 600,
+            "steps": 500,
             "rounds": 0,
             "planner": {"horizon": 10, "samples": 96, "elites": 10},
         },
@@ -140,7 +140,7 @@ SCENARIOS.register("reacher")(
         cost=_reacher_cost,
         settings={
             "random": 2000,
-            "steps": 600,
+            "steps": 500,
             "rounds": 1,
             "round_transitions": 200,
             "round_steps": 200,
@@ -176,7 +176,7 @@ SCENARIOS.register("pusher")(
         cost=_pusher_cost,
         settings={
             "random": 3000,
-            "steps": 800,
+            "steps": 600,
             "rounds": 1,
             "round_transitions": 200,
             "round_steps": 200,
@@ -197,11 +197,12 @@ SCENARIOS.register("door")(
         cost=_door_cost,
         settings={
             "random": 3000,
-            "steps": 700,
+            "hold": 4,
+            "steps": 600,
             "rounds": 2,
             "round_transitions": 250,
             "round_steps": 250,
-            "planner": {"horizon": 12, "samples": 128, "elites": 12, "hold": 3},
+            "planner": {"horizon": 15, "samples": 96, "elites": 10, "iterations": 2, "hold": 5},
         },
         success=_opened,
     )

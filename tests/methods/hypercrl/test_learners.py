@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.func import functional_call
 
 pytest.importorskip("gymnasium", reason="needs the extra rl: pip install -e '.[rl]'")
 
@@ -181,14 +182,20 @@ def test_members_of_an_ensemble_differ_and_their_mean_is_predicted():
 
     dynamics = learner.dynamics("gain 1.0")
 
-    inputs = (torch.cat([states, actions], 1) - dynamics.input_mean) / torch.where(
-        dynamics.input_std > 1e-6, dynamics.input_std, 1.0
-    )
-    each = torch.stack([member(inputs) for member in dynamics.network.members])
+    units = {k.removeprefix("units/0/"): v for k, v in learner.state()[0].items()}
+    inputs = (torch.cat([states, actions], 1) - units["input_mean"]) / units["input_std"]
+    parameters = learner.parameters_of("gain 1.0")
+    each = torch.stack(
+        [
+            functional_call(member, {k.removeprefix(f"members.{i}."): v
+             for k, v in parameters.items() if k.startswith(f"members.{i}.")}, (inputs,))
+            for i, member in enumerate(learner.network.members)
+        ]
+    )  # fmt: skip
     assert each.std(0).mean() > 0.05
-    expected = states + dynamics.change_mean + dynamics.change_std * each.mean(0)
+    expected = states + units["change_mean"] + units["change_std"] * each.mean(0)
     torch.testing.assert_close(dynamics(states, actions)[:, :2], expected[:, :2])
-    spread = dynamics.change_std * each.std(0, correction=0)
+    spread = units["change_std"] * each.std(0, correction=0)
     torch.testing.assert_close(dynamics.spread(states, actions)[:, :2], spread[:, :2])
 
 
