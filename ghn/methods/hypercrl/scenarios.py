@@ -70,7 +70,7 @@ def _reacher_cost(
     states: Float[Tensor, "n s"], actions: Float[Tensor, "n a"]
 ) -> Float[Tensor, " n"]:
     """Return Reacher-v5's reward, negated."""
-    return states[:, 8:10].norm(dim=1) + 0.1 * actions.square().sum(1)
+    return states[:, 8:10].norm(dim=1) + actions.square().sum(1)
 
 
 def _pusher_cost(

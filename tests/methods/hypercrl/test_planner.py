@@ -25,7 +25,7 @@ def planner(seed=0, **settings):
 
 def test_actions_stay_within_bounds_and_reach_what_can_be_reached():
     goal, state = torch.tensor([3.0, 0.9]), torch.zeros(2)
-    plan = planner()
+    plan = planner(horizon=4)
 
     path = [state]
     for _ in range(8):

@@ -18,6 +18,7 @@ from ghn.methods.hypercrl import run as module
 from ghn.methods.hypercrl.film import film_of, film_strip
 from ghn.methods.hypercrl.run import METHODS, RunConfig, run
 from ghn.methods.hypercrl.scenarios import SCENARIOS, Scenario
+from ghn.methods.hypercrl.variants import Variant
 
 TINY = {
     "hidden": [8],
@@ -35,8 +36,8 @@ def carts(monkeypatch):
     """A scenario without a simulator."""
     scenario = Scenario(
         summary="carts",
-        make=lambda gain, **_: Cart(gain),
-        tasks={"plain": 1.0, "reversed": -1.0},
+        make=lambda variant, **_: Cart(variant.gear),
+        tasks={"plain": Variant(), "reversed": Variant(gear=-1.0)},
         cost=cart_cost,
         settings=TINY,
         success=lambda states: bool((states[:, 3].abs() < 0.3).any()),

@@ -34,17 +34,17 @@ def test_tasks_of_a_scenario_move_differently(name):
 
 
 def test_equal_environments_move_alike_and_gravity_is_no_task_for_a_flat_arm():
-    one, other = (make_mujoco("Reacher-v5", Variant()) for _ in range(2))
-    other.unwrapped.model.opt.gravity[2] *= 0.5
+    one, same, other = (make_mujoco("Reacher-v5", Variant()) for _ in range(3))
+    other.unwrapped.model.opt.gravity[2] = -5.0
 
-    assert one_step_change(one, one, 40) == 0.0
+    assert one_step_change(one, same, 40) == 0.0
     assert one_step_change(one, other, 40) < 0.01
-    with pytest.raises(ConfigError, match=r"'other' moves like 'one' to within 0.0 %"):
+    with pytest.raises(ConfigError, match=r"'other' moves like 'one' to within 0\.0 %"):
         check_variants({"one": one, "other": other})
 
 
 def test_a_gear_of_minus_one_is_the_other_motor_command():
-    one, other = make_mujoco("Reacher-v5", Variant()), make_mujoco("Reacher-v5", Variant(gear=-1))
+    one, other = make_mujoco("Reacher-v5", Variant()), make_mujoco("Reacher-v5", Variant(gear=-1.0))
     one.reset(seed=3), other.reset(seed=3)
 
     action = np.array([0.4, -0.7], np.float32)
@@ -54,7 +54,10 @@ def test_a_gear_of_minus_one_is_the_other_motor_command():
 
 def test_all_parts_of_a_variant_change_the_model():
     variant = Variant(
-        mass={"object": 2.0}, damping={"obj_slidex": 3.0}, friction=0.5, stiffness={"obj_slidey": 7}
+        mass={"object": 2.0},
+        damping={"obj_slidex": 3.0},
+        friction=0.5,
+        stiffness={"obj_slidey": 7.0},
     )
     before = make_mujoco("Pusher-v5", Variant()).unwrapped.model
     after = make_mujoco("Pusher-v5", variant).unwrapped.model
@@ -94,11 +97,11 @@ def test_a_door_is_pushed_open_by_a_planner_that_knows_the_simulator():
             reached.append(model.unwrapped._get_obs())
         return torch.tensor(np.stack(reached), dtype=torch.float32)
 
-    config = CEMConfig(horizon=10, samples=24, elites=5, iterations=2, hold=5)
+    config = CEMConfig(horizon=10, samples=16, elites=4, iterations=1, hold=5)
     plan = CEM(*torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), config, torch.Generator().manual_seed(0))
     state, _ = env.reset(seed=4)
     angles = [state[ANGLE]]
-    for _ in range(30):
+    for _ in range(25):
         action = plan(simulator, scenario.cost, torch.tensor(state, dtype=torch.float32))
         state = env.step(action.numpy())[0]
         angles.append(state[ANGLE])
