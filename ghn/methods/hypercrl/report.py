@@ -188,7 +188,9 @@ class Result:
 
     def _figures(self) -> list[Figure]:
         return [
-            Figure(line_plot(lines, "tasks learned", label, log_y=log), label.capitalize())
+            Figure(
+                line_plot(lines, "tasks learned", label, log_y=log), label[0].upper() + label[1:]
+            )
             for lines, label, log in self._lines()
         ]
 
@@ -223,7 +225,7 @@ class Result:
         return [
             (errors, "model error of task 1", True),
             (times, "seconds to learn the task", False),
-            (held, "kB kept between tasks", True),
+            (held, "kept between tasks, kB", True),
         ]
 
     def _differences(self) -> str:
