@@ -56,13 +56,13 @@ def cart_cost(states, actions):
 
 
 COMMON = {
-    "steps": 150,
+    "steps": 100,
     "rate": 0.01,
     "hidden": (16,),
-    "random": 300,
+    "random": 200,
     "rounds": 1,
     "round_transitions": 40,
-    "round_steps": 40,
+    "round_steps": 20,
     "batch": 64,
     "planner": CEMConfig(horizon=6, samples=32, elites=6, iterations=2),
 }

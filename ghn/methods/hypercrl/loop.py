@@ -4,7 +4,7 @@ A task begins with random actions. Then the planner acts with what was learned s
 network is trained on, some rounds long. Only the most recent transitions of the task at hand are
 kept, and none once it is learned. Transactions and files are those of `ghn.methods.sequence`.
 
-Source: Huang et al. 2021 (HyperCRL, arXiv 2009.11997), algorithm 1.
+Source: Huang et al. 2021 (HyperCRL, arXiv 2009.11997), as its code does it.
 
 Shape letters used in this file:
     n: transitions. s: numbers of a state. a: numbers of an action. m: members. o: outputs.
@@ -31,7 +31,7 @@ from ghn.graphs import trace
 from ghn.methods import sequence
 from ghn.methods.hypercrl.acting import Diary, random_actions
 from ghn.methods.hypercrl.config import DynamicsConfig
-from ghn.methods.hypercrl.environments import Act, Environment, Spaces, steps_of
+from ghn.methods.hypercrl.environments import Environment, Spaces, Transition, steps_of
 from ghn.methods.hypercrl.memory import Recent, Transitions
 from ghn.methods.hypercrl.network import (
     LEAST,
@@ -139,23 +139,21 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
     ) -> list[float]:
         config = self.config
         self._begin(task)
-        recent, done = Recent(config.capacity), Diary()
-        optimizer: torch.optim.Optimizer | None = None
+        optimizer = self._optimizer(task)
+        recent, diary = Recent(config.capacity), Diary()
         losses: list[float] = []
         total = config.steps + config.rounds * config.round_steps
         planner = planner or self.planner("learn", task)
         for number in range(config.rounds + 1):
-            with done.timed("planned" if number else "random"):
-                if number and cost is not None:
-                    act = self._planned(task, planner, cost)
-                    self._collect(task, env, act, number, recent, done, planner)
-                else:
-                    act = random_actions(self.spaces, config.hold, self._generator("act", task))
-                    self._collect(task, env, act, number, recent, done, None)
-            with done.timed("fitting"):
+            if cost is None or number == 0:
+                with diary.timed("random"):
+                    self._explore(task, env, recent, diary)
+            else:
+                with diary.timed("planned"):
+                    self._act(task, env, number, recent, diary, planner, cost)
+            with diary.timed("fitting"):
                 data = recent.all()
                 self._measure(task, data)
-                optimizer = optimizer or self._optimizer(task)
                 steps = config.round_steps if number else config.steps
                 batches = self._batches(task, data, self._generator("batch", task, number))
                 for batch in itertools.islice(batches, steps):
@@ -166,40 +164,56 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
         self._finish(task, data)
         self.tasks[task] = dataclasses.replace(
             self.tasks[task],
-            transitions=done.transitions,
-            phases=done.phases,
-            returns=tuple(done.returns),
+            transitions=diary.transitions,
+            phases=diary.phases,
+            returns=tuple(diary.returns),
         )
         return losses
 
-    def _collect(
+    def _explore(self, task: str, env: Environment, recent: Recent, diary: Diary) -> None:
+        """Make the first transitions of a task, by random actions."""
+        config = self.config
+        act = random_actions(self.spaces, config.hold, self._generator("act", task))
+        seed = derive_seed(config.seed, "env", task, 0)
+        steps = steps_of(env, act, self.spaces, longest=config.longest, seed=seed)
+        for step in itertools.islice(steps, config.random):
+            recent.add(step)
+        diary.transitions += config.random
+
+    def _act(
         self,
         task: str,
         env: Environment,
-        act: Act,
         number: int,
         recent: Recent,
         diary: Diary,
-        planner: Planner | None,
+        planner: Planner,
+        cost: Cost,
     ) -> None:
-        """Make the transitions of a round."""
-        count = self.config.round_transitions if number else self.config.random
+        """Make the transitions of a round, by the planner."""
         seed = derive_seed(self.config.seed, "env", task, number)
-        steps = steps_of(
-            env,
-            act,
-            self.spaces,
-            longest=self.config.longest,
-            seed=seed,
-            begin=getattr(planner, "reset", lambda: None),
-        )
         gained = 0.0
-        for step in itertools.islice(steps, count):
+        steps = self._planned_steps(task, env, planner, cost, seed)
+        for step in itertools.islice(steps, self.config.round_transitions):
             recent.add(step)
             gained = step.reward + (0.0 if step.first else gained)
-            if step.last and planner is not None:
+            if step.last:
                 diary.returns.append(gained)
-        diary.transitions += count
+        diary.transitions += self.config.round_transitions
+
+    def _planned_steps(
+        self, task: str, env: Environment, planner: Planner, cost: Cost, seed: int
+    ) -> Iterator[Transition]:
+        """Step through episodes in which the planner acts by the task's dynamics as it is now."""
+        dynamics: Dynamics = self.dynamics(task)
+
+        def act(state: Float32[Tensor, " s"]) -> Float32[Tensor, " a"]:
+            with torch.no_grad():
+                return planner(dynamics, cost, state)
+
+        begin = getattr(planner, "reset", lambda: None)
+        longest = self.config.longest
+        return steps_of(env, act, self.spaces, longest=longest, seed=seed, begin=begin)
 
     def _optimizer(self, task: str) -> torch.optim.Optimizer:
         own = [self._bounds[task]] if self.config.gaussian else []
@@ -304,15 +318,6 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
         low, high = self.spaces.bounds
         return CEM(low, high, self.config.planner, self._generator("planner", *labels))
 
-    def _planned(self, task: str, planner: Planner, cost: Cost) -> Act:
-        dynamics: Dynamics = self.dynamics(task)
-
-        def act(state: Float32[Tensor, " s"]) -> Float32[Tensor, " a"]:
-            with torch.no_grad():
-                return planner(dynamics, cost, state)
-
-        return act
-
     def play(
         self,
         task: str,
@@ -341,11 +346,9 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
         """
         self.spaces.check(env)
         planner = planner or self.planner("play", task)
-        act = self._planned(task, planner, cost)
-        longest, begin = self.config.longest, getattr(planner, "reset", lambda: None)
         returns: list[float] = []
         gained = 0.0
-        for step in steps_of(env, act, self.spaces, longest=longest, seed=seed, begin=begin):
+        for step in self._planned_steps(task, env, planner, cost, seed):
             if watch is not None:
                 watch(step.reached)
             gained += step.reward

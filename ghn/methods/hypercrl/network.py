@@ -121,7 +121,7 @@ def misfit(
         bounds: Of the log-variances, which are drawn together a little; None: there are none.
 
     Source:
-        arXiv 1805.12114, equation 1 and appendix A.1.
+        arXiv 1805.12114, appendix A.1.
     """
     states = wanted.shape[-1]
     error = (outputs[..., :states] - wanted)[..., moves].square()

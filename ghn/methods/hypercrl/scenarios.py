@@ -124,8 +124,8 @@ SCENARIOS.register("half-cheetah")(
         tasks=_gears({"standard": 1.0, "reversed": -1.0, "weak": 0.4}),
         cost=_cheetah_cost,
         settings={
-            "random": 4000,
-            "steps": 500,
+            "random": 6000,
+            "steps": 1500,
             "rounds": 0,
             "planner": {"horizon": 10, "samples": 96, "elites": 10},
         },

@@ -162,7 +162,7 @@ def test_networks_of_tasks_share_what_the_baseline_says_they_share():
 
 
 def test_bounds_of_variances_are_learned_with_their_task_and_then_stay():
-    learner = learned("dense", gains=(1.0,), gaussian=True, rounds=0)
+    learner = learned("separate", gains=(1.0,), gaussian=True, rounds=0)
     bounds = learner.state()[0]["bounds/0"].clone()
     states, actions = torch.zeros(3, STATES), torch.zeros(3, ACTIONS)
     spread = learner.dynamics("gain 1.0").spread(states, actions)
