@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +52,7 @@ def _run(module: Any, values: dict[str, Any]) -> None:
     config = module.RunConfig.from_dict(flags.collect(module.RunConfig, values, {}))
     with progress_bar("Learning") as ticker:
         result = module.run(config, ticker)
-    command = " ".join(["ghn", *sys.argv[1:]])
+    command = shlex.join(["ghn", *sys.argv[1:]])
     record = make_record(command, tuple(config.seeds), module.data_of(config))
     result.write(folder or Path(config.out) / result.name, record.to_dict())
     if as_json:

@@ -89,7 +89,7 @@ METHODS.register("continual")(
             "chunked-learned": _axes("task", "chunk", "static", "static", "mlp"),
             "dense": _axes("task", "once", "static", "static", "mlp"),
         },
-        specimen="ghn.methods.continual.model:specimen",
+        specimen="ghn.methods.sequence.model:specimen",
     )
 )
 METHODS.register("mip")(
@@ -107,5 +107,18 @@ METHODS.register("bayesian")(
         home="ghn.methods.bayesian.run",
         kinds={"dense": _axes("noise", "once", "dynamic", "static", "mlp")},
         specimen="ghn.methods.bayesian.samplers:specimen",
+    )
+)
+METHODS.register("hypercrl")(
+    Method(
+        summary="Learn how variants of an environment move, one after another; plan in them.\n\n"
+        "Example: ghn run hypercrl --scenario reacher --methods dense --methods fine-tuning",
+        home="ghn.methods.hypercrl.run",
+        kinds={
+            "dense": _axes("task", "once", "static", "static", "mlp"),
+            "chunked": _axes("task", "chunk", "static", "dynamic", "mlp"),
+            "recurrent": _axes("task", "chunk", "static", "dynamic", "rnn"),
+        },
+        specimen="ghn.methods.sequence.model:specimen",
     )
 )

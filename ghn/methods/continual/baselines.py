@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from ghn.engine.run import buffers_of, in_mode
 from ghn.engine.select import Generate
 from ghn.errors import ConfigError
-from ghn.methods.continual.config import LoopConfig
 from ghn.methods.continual.fisher import diagonal_fisher
 from ghn.methods.continual.loop import TaskLearner
+from ghn.methods.sequence import SHARED, LoopConfig, TaskNetworks
+from ghn.methods.sequence.learner import under
 from ghn.rng import make_generator
 
 __all__ = ["EWC", "EWCConfig", "FineTuning", "Joint", "Separate"]
-
-SHARED = ""
 
 
 class _Networks(TaskLearner):
@@ -46,11 +45,13 @@ class _Networks(TaskLearner):
         config = config or self.Config()
         super().__init__(model, config, example_inputs=example_inputs, generate=generate)
         start = dict(self.model.named_parameters())
-        self._start = {name: start[name].detach().clone() for name in self.graph.specs}
-        self._own = self._names_of_a_task()
-        self._groups: dict[str, dict[str, nn.Parameter]] = {SHARED: {}}
+        start = {name: start[name] for name in self.graph.specs}
+        self._networks = TaskNetworks(start, self._names_of_a_task())
         self._statistics: dict[str, dict[str, Tensor]] = {SHARED: buffers_of(self.model)}
-        self._add(SHARED, set(self._start) - self._own)
+
+    @property
+    def _groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        return self._networks.groups
 
     def _names_of_a_task(self) -> set[str]:
         """Return the names of the parameters that every task has for itself: the head's."""
@@ -60,26 +61,19 @@ class _Networks(TaskLearner):
         """Return whose buffers a task uses."""
         return SHARED
 
-    def _add(self, group: str, names: Iterable[str]) -> None:
-        chosen = [name for name in self._start if name in names]
-        self._groups[group] = {n: nn.Parameter(self._start[n].clone()) for n in chosen}
-
     def _begin(self, task: str) -> None:
-        self._add(task, self._own)
+        self._networks.add(task)
         key = self._statistics_of(task)
         self._statistics.setdefault(key, buffers_of(self.model))
 
-    def _named(self, task: str) -> dict[str, nn.Parameter]:
-        return {**self._groups[SHARED], **self._groups[task]}
-
     def _trained(self, task: str) -> list[nn.Parameter]:
-        return list(self._named(task).values())
+        return list(self._networks.named(task).values())
 
     def _backward(
         self, task: str, inputs: Any, labels: Int64[Tensor, " b"], optimizer: torch.optim.Optimizer
     ) -> float:
         key = self._statistics_of(task)
-        named: dict[str, Tensor] = dict(self._named(task))
+        named: dict[str, Tensor] = dict(self._networks.named(task))
         logits, self._statistics[key] = self._run(named, inputs, self._statistics[key])
         loss = self._loss(task, logits, labels)
         (loss + self._penalty()).backward()
@@ -91,7 +85,7 @@ class _Networks(TaskLearner):
     def parameters_of(self, task: str) -> dict[str, Tensor]:
         """Return a task's parameters of the network by name, without gradients."""
         self.record(task)
-        return {name: p.detach() for name, p in self._named(task).items()}
+        return self._networks.parameters_of(task)
 
     def buffers_of(self, task: str) -> dict[str, Tensor]:
         """Return a task's buffers of the network by name."""
@@ -100,27 +94,22 @@ class _Networks(TaskLearner):
 
     def num_parameters(self) -> int:
         """Return the number of learned parameters, of all tasks together."""
-        return sum(p.numel() for group in self._groups.values() for p in group.values())
+        return self._networks.num_parameters()
 
     def _tensors(self) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for place, group in enumerate(self._groups.values()):
-            found |= {f"parameters/{place}/{k}": v for k, v in group.items()}
+        found = self._networks.tensors()
         for place, buffers in enumerate(self._statistics.values()):
             found |= {f"buffers/{place}/{k}": v for k, v in buffers.items()}
         return found
 
     def _facts(self) -> dict[str, Any]:
-        facts = super()._facts()
-        return {**facts, "groups": list(self._groups), "statistics": list(self._statistics)}
+        facts = {**super()._facts(), **self._networks.facts()}
+        return {**facts, "statistics": list(self._statistics)}
 
     def _set(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self._groups = {
-            name: {k: nn.Parameter(v) for k, v in _under(f"parameters/{i}/", tensors).items()}
-            for i, name in enumerate(facts["groups"])
-        }
+        self._networks.set(tensors, facts)
         self._statistics = {
-            name: _under(f"buffers/{i}/", tensors) for i, name in enumerate(facts["statistics"])
+            name: under(f"buffers/{i}/", tensors) for i, name in enumerate(facts["statistics"])
         }
 
 
@@ -246,8 +235,4 @@ class EWC(_Networks):
 
     def _set(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         super()._set(tensors, facts)
-        self._fisher, self._centre = _under("fisher/", tensors), _under("centre/", tensors)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        self._fisher, self._centre = under("fisher/", tensors), under("centre/", tensors)

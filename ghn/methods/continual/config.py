@@ -9,77 +9,31 @@ from __future__ import annotations
 
 import dataclasses
 
-from ghn.config import Config
-from ghn.engine.hypernet import GHNConfig
 from ghn.errors import ConfigError
-from ghn.training.anchor import AnchorConfig
+from ghn.methods.sequence.config import HypernetworkConfig, LoopConfig
 
-__all__ = ["ContinualConfig", "LoopConfig"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoopConfig(Config):
-    """Settings that all learners of tasks share.
-
-    Attributes:
-        steps: Adam steps for each task.
-        rate: Learning rate.
-        seed: Of initial weights, of the order of batches, and of dropout.
-    """
-
-    steps: int = 800
-    rate: float = 3e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not self.rate > 0:
-            raise ConfigError(f"steps must be at least 1 and rate above 0, got {self}")
+__all__ = ["ContinualConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ContinualConfig(LoopConfig):
-    """Settings of `ContinualLearner`.
+class ContinualConfig(HypernetworkConfig, LoopConfig):
+    """Settings of `ContinualLearner`, beside those of its hypernetwork and of the loop.
 
     Attributes:
-        decoder: `"recurrent"`, `"chunked"` or `"dense"`.
-        size: Wanted parameters of the hypernetwork, which sets the decoder's state and chunks; 0:
-            those of the network and 22,000. A dense decoder has more.
-        dim: Size of a task's embedding.
-        codes: Where the codes of chunks come from: `"graph"` or `"learned"`.
-        state: Units of a recurrent state, or widths of a chunked decoder's hidden layers; 0: by
-            size.
-        chunk: Numbers of a chunk; 0: by size.
-        reset: Whether the recurrent state is reset before each step, for comparisons.
         grow: Units added to the recurrent state before every `grow_every`-th task, from the third
             on.
         grow_every: See `grow`.
         importance: Whether the anchor weighs parameters by their Fisher information.
-        anchor: How strongly, and how, what earlier tasks get is kept.
-        hypernetwork: All settings of the hypernetwork, in place of `decoder` to `reset`.
     """
 
-    decoder: str = "recurrent"
-    size: int = 0
-    dim: int = 24
-    codes: str = "graph"
-    state: int = 0
-    chunk: int = 0
-    reset: bool = False
     grow: int = 0
     grow_every: int = 2
     importance: bool = False
-    anchor: AnchorConfig = dataclasses.field(default_factory=AnchorConfig)
-    hypernetwork: GHNConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.decoder not in ("recurrent", "chunked", "dense"):
-            raise ConfigError(
-                f"decoder must be 'recurrent', 'chunked' or 'dense', got {self.decoder!r}"
-            )
-        if self.codes not in ("graph", "learned"):
-            raise ConfigError(f"codes must be 'graph' or 'learned', got {self.codes!r}")
-        if min(self.size, self.state, self.chunk, self.grow, self.dim - 1, self.grow_every - 1) < 0:
-            raise ConfigError(f"sizes must not be negative, dim and grow_every not 0, got {self}")
-        if self.decoder != "recurrent" and (self.grow or self.reset):
-            raise ConfigError(f"grow and reset are for decoder='recurrent', got {self.decoder!r}")
+        self.check_hypernetwork()
+        if self.grow < 0 or self.grow_every < 1:
+            raise ConfigError(f"grow must be at least 0 and grow_every 1, got {self}")
+        if self.decoder != "recurrent" and self.grow:
+            raise ConfigError(f"grow is for decoder='recurrent', got {self.decoder!r}")

@@ -8,14 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from ghn.errors import ConfigError
 from ghn.methods.continual.baselines import Joint
 from ghn.methods.continual.loop import TaskLearner
 from ghn.methods.continual.tasks import Batches, TaskData
+from ghn.methods.sequence.runs import Progress, resumed
 
 __all__ = ["evaluate", "learn_sequence"]
-
-Progress = Callable[[int, int, str], None]
 
 
 def evaluate(learner: TaskLearner, tasks: Sequence[TaskData]) -> dict[str, float]:
@@ -46,7 +44,10 @@ def learn_sequence(
     Raises:
         ConfigError: If the file belongs to a run with other settings.
     """
-    learner, matrix = _resumed(make(), model, path, dict(settings or {}))
+    learner, matrix = make(), []
+    kind = type(learner)
+    if found := resumed(path, lambda file: kind.load(file, model), dict(settings or {})):
+        learner, matrix = found[0], found[1]["matrix"]
     if isinstance(learner, Joint):
         for task in tasks[: len(matrix)]:
             learner.remember(task.name, task.train)
@@ -64,18 +65,3 @@ def learn_sequence(
         if path is not None:
             learner.save(path, {"settings": dict(settings or {}), "matrix": matrix})
     return learner, matrix
-
-
-def _resumed(
-    learner: TaskLearner, model: nn.Module, path: Path | None, settings: dict[str, Any]
-) -> tuple[TaskLearner, list[list[float]]]:
-    """Return the learner and the matrix of a file, if there is one, else the given one."""
-    if path is None or not path.is_file():
-        return learner, []
-    found, notes = type(learner).load(path, model)
-    if notes["settings"] != settings:
-        raise ConfigError(
-            f"{path} holds a run with other settings ({notes['settings']}); choose another "
-            "folder with --out"
-        )
-    return found, notes["matrix"]

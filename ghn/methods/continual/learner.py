@@ -1,8 +1,6 @@
 """The learner: a hypernetwork with one condition for each task, held by the output anchor.
 
-A task's network is emitted from the task's embedding. While a task is learned, its embedding and
-the hypernetwork are trained on its loss, and what is emitted for earlier tasks is anchored. After
-that its embedding is frozen, and its data may be forgotten.
+Once a task is learned, its data may be forgotten; see `ghn.methods.sequence.hypernetwork`.
 
 Source: von Oswald et al. 2020 (Continual learning with hypernetworks, arXiv 1906.00695); the
 recurrent decoder after Chandra et al. 2023 (arXiv 2209.07712), see `ghn.decoders.recurrent`.
@@ -20,16 +18,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from ghn.engine.hypernet import GHN, GHNConfig
+from ghn.engine.hypernet import GHN
 from ghn.engine.run import buffers_of, in_mode, run_batch, stacked
 from ghn.engine.select import Generate
 from ghn.errors import ConfigError
 from ghn.methods.continual.config import ContinualConfig
 from ghn.methods.continual.fisher import diagonal_fisher
 from ghn.methods.continual.loop import TaskLearner
-from ghn.methods.continual.model import build
-from ghn.rng import make_generator, preserve_global_state
-from ghn.training.anchor import OutputAnchor, coming_step, normalised_fisher
+from ghn.methods.sequence import TaskHypernetwork
+from ghn.methods.sequence.learner import under
+from ghn.rng import make_generator
+from ghn.training.anchor import OutputAnchor, normalised_fisher
 
 __all__ = ["ContinualLearner"]
 
@@ -68,12 +67,18 @@ class ContinualLearner(TaskLearner):
         if decoder is not None:
             config = config.replace(decoder=decoder)
         super().__init__(model, config, example_inputs=example_inputs, generate=generate)
-        with preserve_global_state():
-            torch.default_generator.manual_seed(config.seed)
-            self.ghn = build(config, self.graph).to(self.device)
-        self.anchor = OutputAnchor(self.ghn, self.graph, config.anchor)
+        self._source = TaskHypernetwork(self.graph, config, config.seed, self.device)
         self._buffers: dict[str, dict[str, Tensor]] = {}
-        self._draws = torch.Generator()
+
+    @property
+    def ghn(self) -> GHN:
+        """The hypernetwork."""
+        return self._source.ghn
+
+    @property
+    def anchor(self) -> OutputAnchor:
+        """What holds the networks of earlier tasks."""
+        return self._source.anchor
 
     def grow(self, units: int) -> None:
         """Enlarge the state of a recurrent decoder; what tasks get stays as it was.
@@ -81,12 +86,7 @@ class ContinualLearner(TaskLearner):
         Raises:
             ConfigError: If the decoder is of another kind.
         """
-        if not hasattr(self.ghn.decoder, "grow"):
-            raise ConfigError(
-                f"decoder {self.ghn.decoder_name!r} cannot grow; decoder='recurrent' can"
-            )
-        self.ghn.decoder.grow(units, self._generator("grow", len(self.tasks)))
-        self.anchor.refresh()
+        self._source.grow(units, len(self.tasks))
 
     def infer_task(self, inputs: Any) -> list[str]:
         """Guess the task of each input: the one whose network is most certain of a class.
@@ -117,8 +117,7 @@ class ContinualLearner(TaskLearner):
     def parameters_of(self, task: str) -> dict[str, Tensor]:
         """Return a task's parameters of the network by name, without gradients."""
         self.record(task)
-        with torch.no_grad():
-            return {n: t.detach() for n, t in self.ghn(self.graph, condition=task).items()}
+        return self._source.parameters_of(task)
 
     def buffers_of(self, task: str) -> dict[str, Tensor]:
         """Return a task's buffers of the network by name, such as statistics of BatchNorm."""
@@ -127,59 +126,38 @@ class ContinualLearner(TaskLearner):
 
     def num_parameters(self) -> int:
         """Return the number of parameters of the hypernetwork, embeddings of tasks included."""
-        return sum(p.numel() for p in self.ghn.parameters())
+        return self._source.num_parameters()
 
     def _begin(self, task: str) -> None:
         done = len(self.tasks) - 1
         if self.config.grow and done and done % self.config.grow_every == 0:
             self.grow(self.config.grow)
-        self.ghn.condition.add(task, generator=self._generator("embedding", task))
+        self._source.add(task)
         self._buffers[task] = buffers_of(self.model)
-        self._draws = self._generator("subset", task)
-        self.ghn.train()
 
     def _trained(self, task: str) -> list[nn.Parameter]:
-        return [p for p in self.ghn.parameters() if p.requires_grad]
+        return self._source.trained(task)
 
     def _backward(
         self, task: str, inputs: Any, labels: Int64[Tensor, " b"], optimizer: torch.optim.Optimizer
     ) -> float:
-        """Add the gradients of the loss and of the anchor's penalty.
+        def loss_of(parameters: dict[str, Tensor]) -> Float[Tensor, ""]:
+            logits, self._buffers[task] = self._run(parameters, inputs, self._buffers[task])
+            return self._loss(task, logits, labels)
 
-        Source:
-            arXiv 1906.00695, equation 2. The current embedding gets no gradient from the penalty.
-        """
-        old = self.anchor.choose(self._draws) if self.config.anchor.beta else []
-        ahead = self.config.anchor.lookahead
-        # One call for all tasks, unless the old ones are looked at after the coming step.
-        together = [] if ahead else [str(name) for name in old]
-        batch = self.ghn(self.graph, condition=[task, *together])
-        parts = {name: values.split([1, len(together)]) for name, values in batch.items()}
-        own = {name: part[0][0] for name, part in parts.items()}
-        logits, self._buffers[task] = self._run(own, inputs, self._buffers[task])
-        loss = self._loss(task, logits, labels)
-        if together:
-            kept = {name: part[1] for name, part in parts.items()}
-            (loss + self.anchor.penalty(old, emitted=kept)).backward()
-        else:
-            loss.backward()
-            if old:
-                self.anchor.penalty(old, ahead=coming_step(self.ghn, optimizer)).backward()
-        return loss.item()
+        return self._source.backward(task, loss_of, optimizer)
 
     def _finish(self, task: str, batches: Callable[[], Iterator[Any]]) -> None:
-        self.ghn.condition.freeze(task)
-        self.ghn.eval()
         importance = None
         if self.config.importance:
             fisher = diagonal_fisher(
                 self._logits(task),
                 self.parameters_of(task),
                 batches(),
-                self._generator("fisher", task),
+                make_generator(self.config.seed, "fisher", task),
             )
             importance = normalised_fisher(fisher)
-        self.anchor.keep(task, importance=importance, mask=self._head_mask(task))
+        self._source.finish(task, importance, self._head_mask(task))
 
     def _logits(self, task: str) -> Callable[[dict[str, Tensor], Any], Float[Tensor, "b k"]]:
         classes = self.tasks[task].classes
@@ -207,31 +185,16 @@ class ContinualLearner(TaskLearner):
                 mask[name] = rows.reshape(ones).expand(spec.shape)
         return mask
 
-    def _generator(self, *labels: str | int) -> torch.Generator:
-        return make_generator(self.config.seed, *labels)
-
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"ghn/{k}": v for k, v in self.ghn.state_dict().items()}
-        tensors |= {f"anchor/{k}": v for k, v in self.anchor.state_dict().items()}
+        tensors = self._source.tensors()
         for place, name in enumerate(self._buffers):
             own = self._buffers[name].items()
             tensors |= {f"buffers/{place}/{k}": v for k, v in own}
         return tensors
 
     def _facts(self) -> dict[str, Any]:
-        return {**super()._facts(), "ghn": self.ghn.config.to_dict()}
+        return {**super()._facts(), **self._source.facts()}
 
     def _set(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        config = GHNConfig.from_dict(facts["ghn"])
-        if config != self.ghn.config:
-            with preserve_global_state():
-                self.ghn = GHN(config).to(self.device)
-        self.ghn.load_state_dict(_under("ghn/", tensors))
-        names = list(self.tasks)
-        self._buffers = {n: _under(f"buffers/{i}/", tensors) for i, n in enumerate(names)}
-        self.anchor = OutputAnchor(self.ghn, self.graph, self.config.anchor)
-        self.anchor.load_state_dict(_under("anchor/", tensors), names)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        self._source.set(tensors, facts)
+        self._buffers = {n: under(f"buffers/{i}/", tensors) for i, n in enumerate(self.tasks)}

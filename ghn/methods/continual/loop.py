@@ -1,9 +1,6 @@
-"""What all learners of tasks have in common: they learn one after another, all or nothing.
+"""What all learners of classification tasks have in common.
 
-A learner keeps no data of a task. If learning fails, for whatever reason, the learner is as it was
-before the task. What it is can be saved to one file and read again; a run that goes on from a file
-ends with the bits of a run that was never interrupted, because everything random depends on the
-seed and the task's name alone.
+A learner keeps no data of a task. Transactions and files are those of `ghn.methods.sequence`.
 
 Shape letters used in this file:
     b: inputs. k: classes.
@@ -15,27 +12,44 @@ import abc
 import copy
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from ghn.engine.guards import check_model
 from ghn.engine.run import in_mode, run
-from ghn.errors import ConfigError, InputError
+from ghn.engine.select import Generate, keep_reasons
+from ghn.engine.support import Support
+from ghn.errors import CheckpointError, ConfigError, InputError
+from ghn.graphs import ParamGraph, trace
+from ghn.graphs.trace import parameter_names
+from ghn.methods import sequence
 from ghn.methods.continual.batches import one_pass, task_loss
-from ghn.methods.continual.records import TaskRecord
-from ghn.methods.continual.store import StoredLearner
-from ghn.registry import unknown_name
+from ghn.methods.sequence import LoopConfig
 from ghn.rng import derive_seed, preserve_global_state
 
-__all__ = ["TaskLearner"]
+__all__ = ["TaskLearner", "TaskRecord"]
+
+L = TypeVar("L", bound="TaskLearner")
 
 
-class TaskLearner(StoredLearner):
-    """Learns tasks in sequence; subclasses say what is shared between tasks, and how.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskRecord(sequence.TaskRecord):
+    """What is known of a task that was learned: what every learner keeps, and its classes.
+
+    Attributes:
+        classes: The outputs of the network that are its classes, in order; None: all.
+    """
+
+    classes: tuple[int, ...] | None = None
+
+
+class TaskLearner(sequence.SequenceLearner[TaskRecord]):
+    """Learns to classify, task by task; subclasses say what is shared between tasks, and how.
 
     Args:
         model: Any module that emits logits `[b, k]`. It is never changed.
@@ -43,10 +57,22 @@ class TaskLearner(StoredLearner):
         example_inputs: As for `ghn.trace`; inferred if None.
         generate: Which parameters are learned for tasks: a glob, several, or a function of the
             name; all by default. The rest stays the module's own.
-
-    Attributes:
-        tasks: Records of the tasks learned so far, by name.
     """
+
+    Record = TaskRecord
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: LoopConfig,
+        *,
+        example_inputs: Any = None,
+        generate: Generate = None,
+    ) -> None:
+        super().__init__(config)
+        self.model = check_model(model)
+        self.graph = _generated(self.model, example_inputs, generate)
+        self.device = next(self.model.parameters()).device
 
     def learn(
         self,
@@ -71,27 +97,15 @@ class TaskLearner(StoredLearner):
             InputError: If there is no batch, data are not finite, a label is no class of the task,
                 or the module fails on the inputs.
         """
-        if task in self.tasks:
-            raise ConfigError(f"task {task!r} is learned already; choose another name")
-        before = self.state()
-        start = time.perf_counter()
-        try:
+        record = TaskRecord(name=task, classes=None if classes is None else tuple(classes))
+        tell = progress or (lambda done, total: None)
+
+        def work() -> list[float]:
             with in_mode(self.model, training=True), preserve_global_state():
                 torch.default_generator.manual_seed(derive_seed(self.config.seed, "learn", task))
-                self.tasks[task] = TaskRecord(
-                    name=task, classes=None if classes is None else tuple(classes)
-                )
-                losses = self._learn(task, loader, progress or (lambda done, total: None))
-            last = losses[-max(1, len(losses) // 10) :]
-            self.tasks[task] = dataclasses.replace(
-                self.tasks[task],
-                loss=sum(last) / len(last),
-                seconds=time.perf_counter() - start,
-            )
-        except BaseException:
-            self.restore(*before)
-            raise
-        return self.tasks[task]
+                return self._learn(task, loader, tell)
+
+        return self._learn_new(record, work)
 
     def _learn(
         self, task: str, loader: Iterable[Any], progress: Callable[[int, int], None]
@@ -137,10 +151,6 @@ class TaskLearner(StoredLearner):
     def buffers_of(self, task: str) -> dict[str, Tensor]:
         """Return a task's buffers of the network by name."""
 
-    @abc.abstractmethod
-    def num_parameters(self) -> int:
-        """Return how many learned numbers the learner holds, for all tasks together."""
-
     @torch.no_grad()
     def predict(self, inputs: Any, task: str) -> Float[Tensor, "b k"]:
         """Return logits of a task's classes, in evaluation mode.
@@ -184,15 +194,39 @@ class TaskLearner(StoredLearner):
                 buffers[name].copy_(value)
         return model
 
-    def record(self, task: str) -> TaskRecord:
-        """Return what is known of a task.
+    def _header(self) -> dict[str, Any]:
+        return {"shapes": {name: list(spec.shape) for name, spec in self.graph.specs.items()}}
+
+    @classmethod
+    def load(
+        cls: type[L], path: str | Path, model: nn.Module, *, example_inputs: Any = None
+    ) -> tuple[L, dict[str, Any]]:
+        """Read a learner that `save` wrote.
+
+        Args:
+            path: The file.
+            model: A module like the one it learned for; what is not generated is taken from it.
+            example_inputs: As for the constructor.
+
+        Returns:
+            The learner, and the notes that were saved with it.
 
         Raises:
-            UnknownNameError: If it was never learned.
+            CheckpointError: If the file is damaged, foreign, or belongs to another network.
         """
-        if task not in self.tasks:
-            raise unknown_name("task", task, list(self.tasks))
-        return self.tasks[task]
+        tensors, header = cls._read(path)
+        names = set(header["shapes"])
+        learner = cls(
+            model,
+            config=cls.Config.from_dict(header["config"]),
+            example_inputs=example_inputs,
+            generate=lambda name: name in names,
+        )
+        shapes = {name: list(spec.shape) for name, spec in learner.graph.specs.items()}
+        if shapes != header["shapes"]:
+            raise CheckpointError(f"{path} belongs to another network; its parameters differ")
+        learner.restore(tensors, header["facts"])
+        return learner, header["notes"]
 
     def _run(
         self, parameters: dict[str, Tensor], inputs: Any, buffers: dict[str, Tensor]
@@ -221,3 +255,18 @@ class TaskLearner(StoredLearner):
 
     def _moved(self, inputs: Any) -> Any:
         return torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to(self.device), inputs)
+
+
+def _generated(model: nn.Module, example_inputs: Any, generate: Generate) -> ParamGraph:
+    """Return the graph of the parameters that are learned for tasks."""
+    graph = trace(model, example_inputs)
+    parameters, _ = parameter_names(model)
+    reasons = keep_reasons(graph, parameters, Support(), generate, "predict")
+    names = {name for name, reason in reasons.items() if reason is None}
+    names = {name for name in names if graph.specs[name].numel}
+    if not names:
+        raise ConfigError(
+            f"generate={generate!r} leaves no parameter of {type(model).__name__} to learn; its "
+            f"parameters are {', '.join(list(parameters)[:5])}"
+        )
+    return graph.only(names)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ghn.io import write_json, write_text
 from ghn.methods.continual.metrics import Metrics, metrics
 from ghn.methods.continual.page import continual_report, mean_matrix
+from ghn.methods.sequence.runs import spread
 from ghn.pages.markdown import markdown_table
 from ghn.pages.pictures import picture
 
@@ -86,11 +87,11 @@ class Result:
                 [
                     method,
                     f"{round(statistics.fmean(r.parameters for r in rows)):,}",
-                    _spread([m.average_accuracy for m in found]),
-                    _spread([m.learning_accuracy for m in found]),
-                    _spread([m.backward_transfer for m in found]),
-                    _spread([m.forgetting_from_best for m in found]),
-                    _spread([r.matrix[-1][0] for r in rows]),
+                    spread([m.average_accuracy for m in found]),
+                    spread([m.learning_accuracy for m in found]),
+                    spread([m.backward_transfer for m in found]),
+                    spread([m.forgetting_from_best for m in found]),
+                    spread([r.matrix[-1][0] for r in rows]),
                     f"{statistics.fmean(r.seconds for r in rows):.0f}",
                 ]
             )
@@ -152,8 +153,3 @@ def _draw_matrix(axes: Axes, matrices: list[list[list[float]]], low: float) -> A
     axes.set_xticks(places, names)
     axes.set_yticks(places, names)
     return axes.imshow(mean, vmin=low, vmax=100.0, cmap="viridis")
-
-
-def _spread(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"

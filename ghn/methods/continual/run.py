@@ -18,12 +18,14 @@ from ghn.data import load_images
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 from ghn.methods.continual.baselines import EWC, EWCConfig, FineTuning, Joint, Separate
-from ghn.methods.continual.config import ContinualConfig, LoopConfig
-from ghn.methods.continual.evaluate import Progress, learn_sequence
+from ghn.methods.continual.config import ContinualConfig
+from ghn.methods.continual.evaluate import learn_sequence
 from ghn.methods.continual.learner import ContinualLearner
 from ghn.methods.continual.loop import TaskLearner
 from ghn.methods.continual.report import Result, Row
 from ghn.methods.continual.tasks import BENCHMARKS, Benchmark
+from ghn.methods.sequence import LoopConfig
+from ghn.methods.sequence.runs import Progress, laid_over
 from ghn.registry import Registry
 from ghn.rng import preserve_global_state
 
@@ -182,12 +184,7 @@ def _settings(
         config.settings,
         steps,
     ]
-    found: dict[str, Any] = {"seed": seed}
-    for layer in layers:
-        for key, value in layer.items():
-            both = isinstance(value, dict) and isinstance(found.get(key), dict)
-            found[key] = {**found[key], **value} if both else value
-    return found
+    return laid_over([{"seed": seed}, *layers])
 
 
 def _matched_width(benchmark: Benchmark, model: nn.Module, one_each: bool) -> float:

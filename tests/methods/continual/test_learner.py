@@ -14,7 +14,7 @@ from ghn.engine import GHNConfig
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 from ghn.methods.continual import ContinualConfig, ContinualLearner
-from ghn.methods.continual.model import hypernetwork_config
+from ghn.methods.sequence.model import hypernetwork_config
 from ghn.training.anchor import AnchorConfig
 
 X = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(3))

@@ -8,23 +8,16 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import math
-from typing import Any
-
-from torch import nn
 
 from ghn.conditioning import EmbeddingTableConfig
 from ghn.decoders import ChunkedDecoderConfig, DenseDecoderConfig, RecurrentDecoderConfig
 from ghn.decoders.chunks import PLACE, cut
 from ghn.encoders import FixedCodesConfig
 from ghn.engine import GHN, GHNConfig
-from ghn.engine.select import Generate, keep_reasons
-from ghn.engine.support import Support
-from ghn.errors import ConfigError
-from ghn.graphs import ParamGraph, trace
-from ghn.graphs.trace import parameter_names
-from ghn.methods.continual.config import ContinualConfig
+from ghn.graphs import ParamGraph
+from ghn.methods.sequence.config import HypernetworkConfig
 
-__all__ = ["build", "generated_graph", "hypernetwork_config", "specimen"]
+__all__ = ["build", "hypernetwork_config", "specimen"]
 
 NODE_DIM = 8
 LEARNED_DIM = 8
@@ -35,31 +28,7 @@ RECURRENT_SHARE, CHUNKED_SHARE = 0.56, 0.31
 DENSE_HIDDEN = (32, 32)
 
 
-def generated_graph(model: nn.Module, example_inputs: Any, generate: Generate) -> ParamGraph:
-    """Return the graph of those parameters of a network that are learned for tasks.
-
-    Args:
-        model: The network.
-        example_inputs: As for `ghn.trace`.
-        generate: Which parameters; all if None.
-
-    Raises:
-        ConfigError: If none is left.
-    """
-    graph = trace(model, example_inputs)
-    parameters, _ = parameter_names(model)
-    reasons = keep_reasons(graph, parameters, Support(), generate, "predict")
-    names = {name for name, reason in reasons.items() if reason is None}
-    names = {name for name in names if graph.specs[name].numel}
-    if not names:
-        raise ConfigError(
-            f"generate={generate!r} leaves no parameter of {type(model).__name__} to learn; its "
-            f"parameters are {', '.join(list(parameters)[:5])}"
-        )
-    return graph.only(names)
-
-
-def build(config: ContinualConfig, graph: ParamGraph) -> GHN:
+def build(config: HypernetworkConfig, graph: ParamGraph) -> GHN:
     """Return a new hypernetwork for the parameters of a graph, without any task yet."""
     return GHN(config.hypernetwork or hypernetwork_config(config, graph))
 
@@ -67,14 +36,14 @@ def build(config: ContinualConfig, graph: ParamGraph) -> GHN:
 def specimen(kind: str, graph: ParamGraph) -> GHN:
     """Return a hypernetwork of a kind in `ghn.methods.METHODS`, with two tasks."""
     decoder, _, learned = kind.partition("-")
-    config = ContinualConfig(decoder=decoder, codes=learned or "graph", state=16, chunk=32)
+    config = HypernetworkConfig(decoder=decoder, codes=learned or "graph", state=16, chunk=32)
     ghn = build(config, graph)
     for task in ("one", "two"):
         ghn.condition.add(task)
     return ghn
 
 
-def hypernetwork_config(config: ContinualConfig, graph: ParamGraph) -> GHNConfig:
+def hypernetwork_config(config: HypernetworkConfig, graph: ParamGraph) -> GHNConfig:
     """Return settings of a hypernetwork of the wanted size."""
     learned = config.codes == "learned"
     nodes = 0 if learned or config.decoder == "dense" else NODE_DIM
@@ -87,7 +56,7 @@ def hypernetwork_config(config: ContinualConfig, graph: ParamGraph) -> GHNConfig
 
 
 def _decoder(
-    config: ContinualConfig, graph: ParamGraph, dim: int
+    config: HypernetworkConfig, graph: ParamGraph, dim: int
 ) -> RecurrentDecoderConfig | ChunkedDecoderConfig | DenseDecoderConfig:
     if config.decoder == "dense":
         return DenseDecoderConfig(dim=dim, hidden=DENSE_HIDDEN, outputs=graph.num_parameters)
