@@ -22,7 +22,7 @@ COLUMNS = [
     ">slope at the start",
     ">best rate",
     ">test loss",
-    ">of default",
+    ">against default",
     ">steps",
 ]
 NOTE = (
