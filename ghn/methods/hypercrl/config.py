@@ -1,7 +1,8 @@
 """Settings of learners of dynamics.
 
-The defaults learn three variants of Reacher, one after another, and plan in each of them, in about
-two minutes of one core for each seed: `ghn run hypercrl --scenario reacher --methods dense`.
+Each scenario of `ghn.methods.hypercrl.scenarios` has settings over these defaults. Three variants of
+HalfCheetah with 500 steps each take half a minute of a processor, and the first one's error grows
+by 1 %: `ghn run hypercrl --scenario half-cheetah --methods dense --settings '{"steps": 500}'`.
 """
 
 from __future__ import annotations
