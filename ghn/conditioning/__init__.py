@@ -3,6 +3,7 @@
 from ghn.conditioning.entry import Addition, Concatenation, CrossAttention, FiLM
 from ghn.conditioning.images import ImageEncoder, ImageEncoderConfig
 from ghn.conditioning.registry import CONDITIONS, ENTRIES, Condition, Entry
+from ghn.conditioning.sizes import Size, SizeConfig
 from ghn.conditioning.table import EmbeddingTable, EmbeddingTableConfig
 from ghn.conditioning.vectors import VectorEncoder, VectorEncoderConfig
 
@@ -19,6 +20,8 @@ __all__ = [
     "FiLM",
     "ImageEncoder",
     "ImageEncoderConfig",
+    "Size",
+    "SizeConfig",
     "VectorEncoder",
     "VectorEncoderConfig",
 ]

@@ -19,6 +19,7 @@ from ghn.conditioning import (
     ENTRIES,
     EmbeddingTableConfig,
     ImageEncoderConfig,
+    SizeConfig,
     VectorEncoderConfig,
 )
 from ghn.config import Config
@@ -26,6 +27,7 @@ from ghn.decoders import (
     DECODERS,
     ChunkedDecoderConfig,
     DenseDecoderConfig,
+    ImplicitDecoderConfig,
     LowRankDecoderConfig,
     RecurrentDecoderConfig,
     TiledDecoderConfig,
@@ -52,14 +54,17 @@ T = TypeVar("T")
 
 
 EncoderConfig = GraphormerConfig | GatedGNNConfig | PyGConfig | FixedCodesConfig
-ConditionConfig = EmbeddingTableConfig | VectorEncoderConfig | ImageEncoderConfig
+ConditionConfig = EmbeddingTableConfig | VectorEncoderConfig | ImageEncoderConfig | SizeConfig
 DecoderConfig = (
     LowRankDecoderConfig
     | TiledDecoderConfig
     | DenseDecoderConfig
     | ChunkedDecoderConfig
     | RecurrentDecoderConfig
+    | ImplicitDecoderConfig
 )
+Select = Callable[[ParamGraph, ParamSpec], bool]
+"""Says which parameters of a graph are emitted."""
 Key = tuple[int, str]
 """A parameter: number of its graph and name."""
 
@@ -75,7 +80,7 @@ class GHNConfig(Config):
         condition: Settings of what encodes conditions; their type chooses it. None: no condition.
         entry: How a condition enters node embeddings: `"concatenation"`, `"addition"`, `"film"` or
             `"cross_attention"`.
-        magnitude: `"bounded"` or `"plain"`; see `ghn.engine.magnitude`.
+        magnitude: `"bounded"`, `"plain"` or `"unit"`; see `ghn.engine.magnitude`.
         modality: What the training networks read: `"vision"` or `"text"`.
         spread: Largest factor by which an emitted weight's size may differ from the rule of
             `ghn.engine.magnitude`; above 1.
@@ -158,7 +163,7 @@ class GHN(HubCheckpoint, nn.Module):
         self,
         graphs: Sequence[ParamGraph],
         *,
-        select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
+        select: Select | None = None,
         condition: Any = None,
     ) -> list[dict[str, Recipe]]:
         """Return one recipe for each parameter of each graph, with its final magnitude.
@@ -179,7 +184,7 @@ class GHN(HubCheckpoint, nn.Module):
     def _stacks(
         self,
         graphs: Sequence[ParamGraph],
-        select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
+        select: Select | None = None,
         condition: Any = None,
     ) -> tuple[dict[tuple[Key, ...], Recipe], int | None]:
         """Return recipes of parameters that are alike, by (graph, name), and B if it was a batch.
@@ -247,15 +252,20 @@ class GHN(HubCheckpoint, nn.Module):
         return emitted
 
     @overload
-    def forward(self, graphs: ParamGraph, condition: Any = None) -> dict[str, Tensor]: ...
+    def forward(
+        self, graphs: ParamGraph, condition: Any = None, select: Select | None = None
+    ) -> dict[str, Tensor]: ...
 
     @overload
     def forward(
-        self, graphs: Sequence[ParamGraph], condition: Any = None
+        self, graphs: Sequence[ParamGraph], condition: Any = None, select: Select | None = None
     ) -> list[dict[str, Tensor]]: ...
 
     def forward(
-        self, graphs: ParamGraph | Sequence[ParamGraph], condition: Any = None
+        self,
+        graphs: ParamGraph | Sequence[ParamGraph],
+        condition: Any = None,
+        select: Select | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Return the parameters of a graph, or of each of several, by name.
 
@@ -267,12 +277,13 @@ class GHN(HubCheckpoint, nn.Module):
             condition: What the parameters are for, if the hypernetwork takes a condition: one value
                 of the kind that it was built for, or a batch of B. Tensors then have a leading axis
                 B.
+            select: As for `recipes`.
 
         Raises:
             ConfigError: If a condition is missing, or given to a hypernetwork without one.
         """
         many = [graphs] if isinstance(graphs, ParamGraph) else list(graphs)
-        stacks, batch = self._stacks(many, condition=condition)
+        stacks, batch = self._stacks(many, select, condition)
         found = {
             key: tensor
             for keys, tensors in zip(stacks, _expanded(list(stacks.values()), batch), strict=True)

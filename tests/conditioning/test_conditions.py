@@ -11,6 +11,7 @@ from ghn.conditioning import (
     EmbeddingTable,
     EmbeddingTableConfig,
     ImageEncoderConfig,
+    SizeConfig,
     VectorEncoderConfig,
 )
 from ghn.errors import ConfigError, ShapeError, UnknownNameError
@@ -20,6 +21,10 @@ IMAGES = torch.randn(3, 3, 16, 12, generator=GENERATOR)
 VECTORS = torch.randn(3, 4, generator=GENERATOR)
 CASES = {
     "table": (EmbeddingTableConfig(dim=6, names=("a", "b", "c.1")), ["c.1", "a", "b"]),
+    "size": (
+        SizeConfig(names=("a", "b"), full=(64, 10), dim=6),
+        [{"a": 40}, {"a": 1, "b": 7}, {}],
+    ),
     "vector": (VectorEncoderConfig(inputs=4, dim=6), VECTORS),
     "vector_linear": (VectorEncoderConfig(inputs=4, dim=6, hidden=()), VECTORS),
     "vector_tokens": (VectorEncoderConfig(inputs=4, dim=6, tokens=5), VECTORS),
