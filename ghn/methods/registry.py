@@ -41,3 +41,10 @@ METHODS.register("continual")(
         home="ghn.methods.continual.run",
     )
 )
+METHODS.register("neumeta")(
+    Method(
+        summary="Fit one network's weights for all widths, and score them beside baselines.\n\n"
+        "Example: ghn run neumeta --benchmark digits --arms field-on-base --arms slimmable",
+        home="ghn.methods.neumeta.run",
+    )
+)

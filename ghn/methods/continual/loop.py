@@ -32,9 +32,9 @@ from ghn.engine.support import Support
 from ghn.errors import CheckpointError, ConfigError, InputError
 from ghn.graphs import ParamGraph, trace
 from ghn.graphs.trace import parameter_names
+from ghn.io import read_tensors, write_tensors
 from ghn.methods.continual.batches import checked_batch, renumbered
 from ghn.methods.continual.config import LoopConfig
-from ghn.methods.continual.store import read_learner, write_learner
 from ghn.registry import unknown_name
 from ghn.rng import derive_seed, preserve_global_state
 
@@ -42,6 +42,7 @@ __all__ = ["TaskLearner", "TaskRecord"]
 
 L = TypeVar("L", bound="TaskLearner")
 FORMAT = 1
+KIND = "continual"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -277,7 +278,7 @@ class TaskLearner(abc.ABC):
             "facts": facts,
             "notes": dict(notes or {}),
         }
-        write_learner(path, tensors, header)
+        write_tensors(path, tensors, KIND, header)
 
     @classmethod
     def load(
@@ -296,7 +297,7 @@ class TaskLearner(abc.ABC):
         Raises:
             CheckpointError: If the file is damaged, foreign, or belongs to another network.
         """
-        tensors, header = read_learner(Path(path))
+        tensors, header = read_tensors(path, KIND)
         if header.get("format") != FORMAT or header.get("learner") != cls.__name__:
             raise CheckpointError(
                 f"{path} holds a {header.get('learner')} of format {header.get('format')}, not a "
