@@ -8,12 +8,25 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["append_line", "atomic_path", "cache_folder", "write_json", "write_text"]
+from ghn.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "append_line",
+    "atomic_path",
+    "cache_folder",
+    "read_tensors",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]
 
 
 def cache_folder() -> Path:
@@ -75,3 +88,41 @@ def append_line(path: str | Path, line: str) -> None:
         file.write(f"{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
+) -> None:
+    """Write tensors in safetensors, and everything else in its header, all of it or nothing.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        kind: What the file holds, such as `"learner"`.
+        header: Of JSON types.
+    """
+    from safetensors.torch import save
+
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    data = save(plain, metadata={f"ghn-{kind}": json.dumps(header)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        CheckpointError: If the file is missing, cut off, or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads((file.metadata() or {})[f"ghn-{kind}"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot read a {kind} from {path}: {error!r}; it may be missing, cut off or foreign"
+        ) from error
+    return tensors, header

@@ -18,7 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ghn.axes import ARCHITECTURES, Axes
-from ghn.conditioning import Unit
+from ghn.conditioning import Size, Unit
 from ghn.errors import GHNError
 from ghn.graphs import trace
 
@@ -68,6 +68,8 @@ def values_for(ghn, count=3):
     draws = torch.Generator().manual_seed(0)
     if hasattr(inner, "sample"):
         return "noise", list(inner.sample(count, draws))
+    if isinstance(inner, Size):
+        return "sizes", [dict.fromkeys(inner.config.names, 5 + place) for place in range(count)]
     for size in range(1, 65):
         vectors = torch.rand(count, size, generator=draws)
         if accepts(condition, vectors):

@@ -66,12 +66,14 @@ def shifted(specs, by):
 
 def small_decoders():
     """Decoders of any parameters at a tiny size, by a name for the test report."""
-    from ghn.decoders import LowRankDecoderConfig, TiledDecoderConfig
+    from ghn.decoders import ImplicitDecoderConfig, LowRankDecoderConfig, TiledDecoderConfig
 
     sizes = {"dim": DIM, "hidden": 24}
     return {
         "factor": LowRankDecoderConfig(**sizes, rank=6, kernel_basis=5, rows=32),
         "reshaped": LowRankDecoderConfig(**sizes, rank=6, rows=32, head="reshaped"),
+        "implicit": ImplicitDecoderConfig(**sizes, rank=8),
+        "implicit_joint": ImplicitDecoderConfig(**sizes, field="joint"),
         "tiled": TiledDecoderConfig(**sizes, block=8, map=5),
     }
 

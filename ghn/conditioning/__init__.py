@@ -4,6 +4,7 @@ from ghn.conditioning.entry import Addition, Concatenation, CrossAttention, FiLM
 from ghn.conditioning.images import ImageEncoder, ImageEncoderConfig
 from ghn.conditioning.noise import Noise, NoiseConfig
 from ghn.conditioning.registry import CONDITIONS, ENTRIES, Condition, Entry
+from ghn.conditioning.sizes import Size, SizeConfig
 from ghn.conditioning.table import EmbeddingTable, EmbeddingTableConfig
 from ghn.conditioning.unit import Unit, UnitConfig
 from ghn.conditioning.values import Values, ValuesConfig
@@ -24,6 +25,8 @@ __all__ = [
     "ImageEncoderConfig",
     "Noise",
     "NoiseConfig",
+    "Size",
+    "SizeConfig",
     "Unit",
     "UnitConfig",
     "Values",

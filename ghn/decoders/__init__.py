@@ -2,6 +2,7 @@
 
 from ghn.decoders.chunked import ChunkedDecoder, ChunkedDecoderConfig
 from ghn.decoders.dense import DenseDecoder, DenseDecoderConfig
+from ghn.decoders.implicit import ImplicitDecoder, ImplicitDecoderConfig
 from ghn.decoders.lowrank import LowRankDecoder, LowRankDecoderConfig
 from ghn.decoders.recurrent import RecurrentDecoder, RecurrentDecoderConfig
 from ghn.decoders.registry import DECODERS, Decoder
@@ -14,6 +15,8 @@ __all__ = [
     "Decoder",
     "DenseDecoder",
     "DenseDecoderConfig",
+    "ImplicitDecoder",
+    "ImplicitDecoderConfig",
     "LowRankDecoder",
     "LowRankDecoderConfig",
     "RecurrentDecoder",

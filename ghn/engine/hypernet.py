@@ -20,6 +20,7 @@ from ghn.conditioning import (
     EmbeddingTableConfig,
     ImageEncoderConfig,
     NoiseConfig,
+    SizeConfig,
     UnitConfig,
     ValuesConfig,
     VectorEncoderConfig,
@@ -29,6 +30,7 @@ from ghn.decoders import (
     DECODERS,
     ChunkedDecoderConfig,
     DenseDecoderConfig,
+    ImplicitDecoderConfig,
     LowRankDecoderConfig,
     RecurrentDecoderConfig,
     TiledDecoderConfig,
@@ -73,6 +75,7 @@ ConditionConfig = (
     | ImageEncoderConfig
     | ValuesConfig
     | NoiseConfig
+    | SizeConfig
     | UnitConfig
 )
 DecoderConfig = (
@@ -81,7 +84,10 @@ DecoderConfig = (
     | DenseDecoderConfig
     | ChunkedDecoderConfig
     | RecurrentDecoderConfig
+    | ImplicitDecoderConfig
 )
+Select = Callable[[ParamGraph, ParamSpec], bool]
+"""Says which parameters of a graph are emitted."""
 Key = tuple[int, str]
 """A parameter: number of its graph and name."""
 
@@ -97,7 +103,7 @@ class GHNConfig(Config):
         condition: Settings of what encodes conditions; their type chooses it. None: no condition.
         entry: How a condition enters node embeddings: `"concatenation"`, `"addition"`, `"film"` or
             `"cross_attention"`.
-        magnitude: `"bounded"` or `"plain"`; see `ghn.engine.magnitude`.
+        magnitude: `"bounded"`, `"plain"` or `"unit"`; see `ghn.engine.magnitude`.
         base: Settings of stored parameters that emissions are added to; see `ghn.engine.base`.
             None: what is emitted replaces.
         modality: What the training networks read: `"vision"` or `"text"`.
@@ -198,7 +204,7 @@ class GHN(HubCheckpoint, nn.Module):
         self,
         graphs: Sequence[ParamGraph],
         *,
-        select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
+        select: Select | None = None,
         condition: Any = None,
     ) -> list[dict[str, Recipe]]:
         """Return one recipe for each parameter of each graph, with its final magnitude.
@@ -219,7 +225,7 @@ class GHN(HubCheckpoint, nn.Module):
     def _stacks(
         self,
         graphs: Sequence[ParamGraph],
-        select: Callable[[ParamGraph, ParamSpec], bool] | None = None,
+        select: Select | None = None,
         condition: Any = None,
     ) -> tuple[dict[tuple[Key, ...], Recipe], int | None]:
         """Return recipes of parameters that are alike, by (graph, name), and B if it was a batch.
@@ -295,15 +301,20 @@ class GHN(HubCheckpoint, nn.Module):
         return emitted
 
     @overload
-    def forward(self, graphs: ParamGraph, condition: Any = None) -> dict[str, Tensor]: ...
+    def forward(
+        self, graphs: ParamGraph, condition: Any = None, select: Select | None = None
+    ) -> dict[str, Tensor]: ...
 
     @overload
     def forward(
-        self, graphs: Sequence[ParamGraph], condition: Any = None
+        self, graphs: Sequence[ParamGraph], condition: Any = None, select: Select | None = None
     ) -> list[dict[str, Tensor]]: ...
 
     def forward(
-        self, graphs: ParamGraph | Sequence[ParamGraph], condition: Any = None
+        self,
+        graphs: ParamGraph | Sequence[ParamGraph],
+        condition: Any = None,
+        select: Select | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Return the parameters of a graph, or of each of several, by name.
 
@@ -315,12 +326,13 @@ class GHN(HubCheckpoint, nn.Module):
             condition: What the parameters are for, if the hypernetwork takes a condition: one value
                 of the kind that it was built for, or a batch of B. Tensors then have a leading axis
                 B.
+            select: As for `recipes`.
 
         Raises:
             ConfigError: If a condition is missing, or given to a hypernetwork without one.
         """
         many = [graphs] if isinstance(graphs, ParamGraph) else list(graphs)
-        stacks, batch = self._stacks(many, condition=condition)
+        stacks, batch = self._stacks(many, select, condition)
         found = {
             key: tensor
             for keys, tensors in zip(stacks, _expanded(list(stacks.values()), batch), strict=True)

@@ -1,4 +1,4 @@
-r"""Magnitude: how large emitted parameters are. One rule for each role, in two modes.
+r"""Magnitude: how large emitted parameters are. One rule for each role, in three modes.
 
 With v the decoder's raw values, s their root mean square (exact; of a low-rank product without
 expanding it), and g = spread ** tanh(log_spread s), which lies between 1/spread and spread and is 1
@@ -20,6 +20,8 @@ The bounded mode is for hypernetworks that predict where training starts. The pl
 whose emissions are trained to the end: weights may then have any size, and every number changes in
 proportion to what the decoder emits. Changes to a base (`ghn.engine.base`) are as in the plain mode
 without the ones of gains and the like, which are in the base.
+The third mode, `"unit"`, leaves what the decoder emits as it is, for methods that know the
+network's size: its weights are there.
 
 Tables, positions and tokens have 0.02 as in timm and transformers. They meet activations of size 1,
 so a wider range is theirs to reach. What biases add is the same everywhere: averages over positions
@@ -88,7 +90,7 @@ __all__ = ["MATRICES", "MODES", "Rule", "apply_magnitude", "magnitude_rules"]
 
 K = TypeVar("K", bound=Hashable)
 
-MODES = ("bounded", "plain")
+MODES = ("bounded", "plain", "unit")
 SMALL = 0.015
 TABLE = 0.02
 WIDE, HEAD = 5, 2  # exponents of the spread
@@ -279,8 +281,10 @@ def apply_magnitude(
         rules: A rule for each entry of each recipe, all of one kind.
         spread: Largest factor by which the decoder may deviate from the rule; above 1.
         shared_codes: Whether rows and columns of all parameters speak of the same channels.
-        mode: `"bounded"`, `"plain"`, or `"change"`: of a base; see the module's docstring.
+        mode: `"bounded"`, `"plain"`, `"unit"`, or `"change"` of a base; see the module's docstring.
     """
+    if mode == "unit":
+        return dict(recipes)
     if mode in ("plain", "change"):
         rest = float(mode == "plain")
         return {k: _plain(r, rules[k], shared_codes, rest) for k, r in recipes.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,9 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     ]
 
 
-def recalibrate_statistics(model: nn.Module, batches: Sequence[Any]) -> None:
+def recalibrate_statistics(
+    model: nn.Module, batches: Sequence[Any], only: Collection[nn.Module] | None = None
+) -> None:
     """Set running means and variances to their average over batches.
 
     Args:
@@ -32,13 +34,14 @@ def recalibrate_statistics(model: nn.Module, batches: Sequence[Any]) -> None:
             flags and momenta are restored.
         batches: Each as `trace` takes example inputs: a tensor, a tuple of positional arguments or
             a dict of keyword arguments.
+        only: The BatchNorm modules to measure; all by default. The others keep their statistics.
 
     Raises:
         InputError: If the forward pass fails on a batch. Statistics are then undefined: the caller
             restores them.
     """
     device = next(model.parameters()).device
-    with _averaging(model), torch.random.fork_rng(_cuda_devices(model)), torch.no_grad():
+    with _averaging(model, only), torch.random.fork_rng(_cuda_devices(model)), torch.no_grad():
         for index, batch in enumerate(batches):
             inputs: ExampleInputs = next(candidates(model, batch))
             args, kwargs = inputs.on(device)
@@ -52,9 +55,9 @@ def recalibrate_statistics(model: nn.Module, batches: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _averaging(model: nn.Module) -> Iterator[None]:
+def _averaging(model: nn.Module, only: Collection[nn.Module] | None) -> Iterator[None]:
     """Put BatchNorm into cumulative averaging, the rest into evaluation mode; then restore."""
-    norms = batch_norms(model)
+    norms = [norm for norm in batch_norms(model) if only is None or norm in only]
     training = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
     try:

@@ -122,3 +122,12 @@ METHODS.register("hypercrl")(
         specimen="ghn.methods.sequence.model:specimen",
     )
 )
+METHODS.register("neumeta")(
+    Method(
+        summary="Fit one network's weights for all widths, and score them beside baselines.\n\n"
+        "Example: ghn run neumeta --benchmark digits --arms field-on-base --arms slimmable",
+        home="ghn.methods.neumeta.run",
+        kinds={"field": _axes("task", "chunk", "dynamic", "dynamic", "mlp")},
+        specimen="ghn.methods.neumeta.model:specimen",
+    )
+)

@@ -12,6 +12,7 @@ from ghn.conditioning import (
     EmbeddingTableConfig,
     ImageEncoderConfig,
     NoiseConfig,
+    SizeConfig,
     UnitConfig,
     ValuesConfig,
     VectorEncoderConfig,
@@ -23,6 +24,10 @@ IMAGES = torch.randn(3, 3, 16, 12, generator=GENERATOR)
 VECTORS = torch.randn(3, 4, generator=GENERATOR)
 CASES = {
     "table": (EmbeddingTableConfig(dim=6, names=("a", "b", "c.1")), ["c.1", "a", "b"]),
+    "size": (
+        SizeConfig(names=("a", "b"), full=(64, 10), dim=6),
+        [{"a": 40}, {"a": 1, "b": 7}, {}],
+    ),
     "vector": (VectorEncoderConfig(inputs=4, dim=6), VECTORS),
     "vector_linear": (VectorEncoderConfig(inputs=4, dim=6, hidden=()), VECTORS),
     "vector_tokens": (VectorEncoderConfig(inputs=4, dim=6, tokens=5), VECTORS),

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ghn.config import Config
 from ghn.errors import CheckpointError, ConfigError
+from ghn.io import read_tensors, write_tensors
 from ghn.methods.sequence.config import LoopConfig
-from ghn.methods.sequence.store import read_learner, write_learner
 from ghn.registry import unknown_name
 
 __all__ = ["SequenceLearner", "TaskRecord", "under"]
@@ -150,7 +150,7 @@ class SequenceLearner(abc.ABC, Generic[R]):
             "facts": facts,
             "notes": dict(notes or {}),
         }
-        write_learner(path, tensors, header)
+        write_tensors(path, tensors, "learner", header)
 
     @classmethod
     def _read(cls, path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -159,7 +159,7 @@ class SequenceLearner(abc.ABC, Generic[R]):
         Raises:
             CheckpointError: If the file is damaged or foreign.
         """
-        tensors, header = read_learner(Path(path))
+        tensors, header = read_tensors(path, "learner")
         if header.get("format") != FORMAT or header.get("learner") != cls.__name__:
             raise CheckpointError(
                 f"{path} holds a {header.get('learner')} of format {header.get('format')}, not a "

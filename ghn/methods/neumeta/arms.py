@@ -1,0 +1,161 @@
+"""What the benchmark compares: each arm gives a network for every width.
+
+All arms begin with the same trained network, and those that are trained see the same losses. An
+arm's steps, rate and batches are those of the family's settings unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ghn.graphs import smooth_channels
+from ghn.methods.neumeta.baselines import Slimmable, fresh, strongest_first, tune
+from ghn.methods.neumeta.benchmarks import Source
+from ghn.methods.neumeta.config import FamilyConfig
+from ghn.methods.neumeta.family import Family
+from ghn.methods.neumeta.fit import Progress
+from ghn.registry import Registry
+
+__all__ = ["ARMS", "GENERATE", "Arm", "Setting", "zeroed"]
+
+GENERATE = "blocks.*"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What an arm is given.
+
+    Attributes:
+        source: The trained network and its features.
+        config: Settings of families.
+        path: Where a trained family of this arm and seed is kept.
+        progress: Called with steps done, steps in all, and a text.
+    """
+
+    source: Source
+    config: FamilyConfig
+    path: Path
+    progress: Progress
+
+    @property
+    def tail(self) -> nn.Module:
+        """The part of the network that is resized."""
+        return self.source.network.tail
+
+    @property
+    def example(self) -> Any:
+        """Inputs of the tail."""
+        return self.source.train.values[:2].float()
+
+
+Maker = Callable[[Setting], tuple[Callable[[float], nn.Module], int]]
+"""Returns what gives the network of a width, and how many numbers are stored for all widths."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """An arm of the comparison.
+
+    Attributes:
+        make: See `Maker`.
+        trained: Whether it is trained, so that its result depends on more than the full network.
+    """
+
+    make: Maker
+    trained: bool = True
+
+
+ARMS: Registry[Arm] = Registry("arm")
+"""Arms by the names that tables show."""
+
+
+def _family(smooth: bool = True, **changes: Any) -> Maker:
+    """Return a maker of a family; it is read from its file if it was trained before."""
+
+    def make(setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
+        tail = copy.deepcopy(setting.tail)
+        if smooth:
+            smooth_channels(tail, setting.example)
+        own = setting.config.to_dict() | changes
+        family = Family(
+            tail, FamilyConfig.from_dict(own), generate=GENERATE, example_inputs=setting.example
+        )
+        return _fitted(family, setting)
+
+    return make
+
+
+def _slimmable(**changes: Any) -> Maker:
+    def make(setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
+        tail = strongest_first(setting.tail, setting.example)
+        config = setting.config.replace(**changes)
+        family = Slimmable(tail, config, generate=GENERATE, example_inputs=setting.example)
+        return _fitted(family, setting)
+
+    return make
+
+
+def _fitted(family: Family, setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
+    """Train a family, or take it from its file if it was trained with the same settings."""
+    if setting.path.exists():
+        kept, _ = type(family).load(setting.path, family.model, example_inputs=setting.example)
+        if kept.config == family.config:
+            return kept.sample, kept.num_parameters()
+    family.fit(setting.source.train, progress=setting.progress)
+    family.save(setting.path)
+    return family.sample, family.num_parameters()
+
+
+def _one_by_one(begin_anew: bool) -> Maker:
+    """Return a maker that trains a network for each width, from weights of its own or pruned."""
+
+    def make(setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
+        tail = strongest_first(setting.tail, setting.example)
+        pruned = Slimmable(tail, setting.config, generate=GENERATE, example_inputs=setting.example)
+        steps = setting.config.steps
+
+        def network(width: float) -> nn.Module:
+            model = pruned.sample(width)
+            if begin_anew:
+                model = fresh(model, pruned.generated, setting.config.seed)
+            return tune(
+                model,
+                pruned.generated,
+                setting.source.train,
+                setting.config.replace(steps=2 * steps if begin_anew else steps),
+                teacher=setting.tail,
+            )
+
+        return network, 0
+
+    return make
+
+
+def zeroed(setting: Setting) -> nn.Module:
+    """Return the tail with blocks that add nothing."""
+    tail = copy.deepcopy(setting.tail)
+    for block in tail.get_submodule("blocks").children():
+        for parameter in block.get_submodule("norm2").parameters():
+            nn.init.zeros_(parameter)
+    return tail
+
+
+_UNTRAINED: dict[str, Any] = {"base": "frozen", "reach": 0.0, "steps": 0, "warm": 0}
+ARMS.register("field")(Arm(_family(base="none", reach=1.0)))
+ARMS.register("field-on-base")(Arm(_family(base="trained")))
+ARMS.register("field-on-frozen-base")(Arm(_family(base="frozen")))
+ARMS.register("base-alone")(Arm(_family(base="trained", reach=0.0)))
+ARMS.register("slimmable")(Arm(_slimmable()))
+ARMS.register("slimmable-all-widths")(Arm(_slimmable(low=0.125)))
+ARMS.register("individual")(Arm(_one_by_one(begin_anew=True)))
+ARMS.register("pruned-tuned")(Arm(_one_by_one(begin_anew=False)))
+ARMS.register("pruned")(Arm(_slimmable(steps=0), trained=False))
+ARMS.register("interpolated")(Arm(_family(smooth=False, **_UNTRAINED), trained=False))
+ARMS.register("interpolated-smooth")(Arm(_family(**_UNTRAINED), trained=False))
+ARMS.register("zeroed")(Arm(lambda setting: (lambda width: zeroed(setting), 0), trained=False))

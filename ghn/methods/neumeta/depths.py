@@ -1,0 +1,116 @@
+"""Networks with more or fewer of a block that repeats.
+
+A run is a stretch of equal blocks that follow each other in one `nn.Sequential` or `nn.ModuleList`.
+Fewer means that the last ones go; more means that copies of the last one come behind it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Collection, Mapping
+
+from torch import nn
+
+from ghn.errors import ConfigError
+from ghn.graphs import ParamGraph
+from ghn.graphs.blocks import find_blocks
+from ghn.registry import unknown_name
+
+__all__ = ["Run", "depths_of", "find_runs", "with_depths"]
+
+MOST = 4  # times the full number of blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Equal blocks that follow each other.
+
+    Attributes:
+        container: Path of the module that holds them.
+        first: Place of the first in it.
+        count: Their number in the full network.
+    """
+
+    container: str
+    first: int
+    count: int
+
+
+def find_runs(model: nn.Module, graph: ParamGraph, generated: Collection[str]) -> dict[str, Run]:
+    """Return the runs of blocks all of whose parameters are generated, by their container.
+
+    Of a container with several runs, the last one counts.
+    """
+    blocks = find_blocks(graph)
+    members: dict[int, list[str]] = {}
+    for block in blocks:
+        if block.repeats is not None:
+            members.setdefault(block.repeats, [blocks[block.repeats].scope]).append(block.scope)
+    runs = {}
+    for scopes in members.values():
+        container = scopes[0].rpartition(".")[0]
+        first = scopes[0].rpartition(".")[2]
+        if not first.isdigit() or any(s.rpartition(".")[0] != container for s in scopes):
+            continue
+        places = [int(s.rpartition(".")[2]) for s in scopes]
+        inside = [n for n in graph.specs if any(n.startswith(f"{s}.") for s in scopes)]
+        holder = model.get_submodule(container)
+        in_a_row = places == list(range(places[0], places[0] + len(places)))
+        is_list = isinstance(holder, (nn.Sequential, nn.ModuleList))
+        if is_list and in_a_row and all(n in generated for n in inside):
+            runs[container] = Run(container, places[0], len(places))
+    return runs
+
+
+def depths_of(runs: Mapping[str, Run], wanted: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of blocks of every run.
+
+    Raises:
+        ConfigError: If a number is not positive, or more than four times the full one.
+        UnknownNameError: If a key names no run.
+    """
+    found = {name: run.count for name, run in runs.items()}
+    for name, depth in wanted.items():
+        if name not in runs:
+            raise unknown_name("run of blocks", name, list(runs))
+        most = MOST * runs[name].count
+        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= most:
+            raise ConfigError(f"a depth is a whole number in [1, {most}], got {name}: {depth!r}")
+        found[name] = depth
+    return found
+
+
+def with_depths(
+    model: nn.Module, runs: Mapping[str, Run], depths: Mapping[str, int]
+) -> tuple[nn.Module, dict[str, str]]:
+    """Return a copy with other numbers of blocks.
+
+    Returns:
+        The copy, and for each of its parameters and buffers the one of the model that it is of.
+    """
+    made = copy.deepcopy(model)
+    moves: list[tuple[str, list[int]]] = []
+    for name, run in runs.items():
+        holder = made.get_submodule(name)
+        count = len(holder._modules)
+        own = [run.first + min(i, run.count - 1) for i in range(depths[name])]
+        places = [*range(run.first), *own, *range(run.first + run.count, count)]
+        children = list(holder.children())
+        new = [copy.deepcopy(children[p]) if p in places[:i] else children[p]
+               for i, p in enumerate(places)]  # fmt: skip
+        holder._modules.clear()
+        for place, child in enumerate(new):
+            holder.add_module(str(place), child)
+        moves.append((name, places))
+    names = [n for n, _ in (*made.named_parameters(), *made.named_buffers())]
+    return made, {name: _source(name, moves) for name in names}
+
+
+def _source(name: str, moves: list[tuple[str, list[int]]]) -> str:
+    for container, places in moves:
+        prefix = f"{container}." if container else ""
+        if found := re.fullmatch(rf"{re.escape(prefix)}(\d+)(\..*)", name):
+            return f"{prefix}{places[int(found[1])]}{found[2]}"
+    return name

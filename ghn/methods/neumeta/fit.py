@@ -1,0 +1,279 @@
+"""Training of a family: one random size at each step.
+
+The loss is the task's, the divergence from the full network's outputs, the distance from its
+weights at full size, and the norms of what is emitted, each with its weight.
+
+Source: Yang et al. 2024 (NeuMeta, arXiv 2410.11878): random sizes, weighted reconstruction,
+unsquared norms, an average of the trained numbers. Distillation and warming up are ours.
+
+Shape letters used in this file:
+    b: inputs. k: classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ghn.errors import InputError, PredictionError
+from ghn.methods.neumeta.config import FamilyConfig
+from ghn.methods.neumeta.structures import Structure
+from ghn.rng import make_generator, preserve_global_state
+
+if TYPE_CHECKING:
+    from ghn.methods.neumeta.family import Family
+
+__all__ = ["Fitted", "Loss", "Progress", "fit", "reconstruction"]
+
+Loss = Callable[[Any, Any], Tensor]
+Progress = Callable[[int, int, str], None]
+HELD = 10.0  # steps; an average of few steps is an average of those
+
+
+@dataclasses.dataclass
+class Fitted:
+    """What training gave.
+
+    Attributes:
+        losses: Loss of each step, those of warming up first.
+        distance: Mean squared distance from the full network's weights at full size at the end, as
+            a share of their variance.
+    """
+
+    losses: list[float]
+    distance: float
+
+
+def fit(
+    family: Family,
+    batches: Iterable[Any],
+    *,
+    loss: Loss = F.cross_entropy,
+    progress: Progress = lambda done, total, text: None,
+) -> Fitted:
+    """Train a family.
+
+    Args:
+        family: What is trained, by its own settings.
+        batches: Pairs (inputs, labels); gone through as often as there are steps.
+        loss: The task's, of outputs and labels.
+        progress: Called with steps done, steps in all, and a text.
+
+    Raises:
+        InputError: If there is no batch, or one is no pair.
+        PredictionError: If the loss is not finite; the family is as it was.
+    """
+    before = [p.detach().clone() for p in family.trained()]
+    with preserve_global_state():
+        torch.default_generator.manual_seed(family.config.seed)
+        family.ghn.train()
+        try:
+            losses = _train(family, batches, loss, progress)
+        except BaseException:
+            _set(family.trained(), before)
+            raise
+        finally:
+            family.ghn.eval()
+    full = family.structures.at(family.structures.full)
+    with torch.no_grad():
+        return Fitted(losses, reconstruction(family, full, weighted=False).item())
+
+
+def _train(family: Family, batches: Iterable[Any], loss: Loss, progress: Progress) -> list[float]:
+    """Warm up, then train; each with an optimiser of its own, since their gradients differ."""
+    config, structures = family.config, family.structures
+    sizes, stream = random_sizes(family), endless(batches)
+    family.calibration = _some_inputs(family, batches)
+    total = config.warm + config.steps
+
+    def tell(done: int, value: float) -> None:
+        progress(done, total, f"loss {value:.3f}")
+
+    def distance() -> Tensor:
+        return reconstruction(family, structures.at(next(sizes)), weighted=False)
+
+    def objective() -> Tensor:
+        return _loss(family, structures.at(next(sizes)), next(stream), loss)
+
+    stored = {*family.base.values()}
+    groups = [
+        {"params": [p for p in family.trained() if p not in stored], "lr": config.rate},
+        {"params": [p for p in family.trained() if p in stored], "lr": config.base_rate},
+    ]
+    losses = descend(groups, config, config.warm, distance, tell)
+    return losses + descend(
+        groups, config, config.steps, objective, lambda n, value: tell(config.warm + n, value)
+    )
+
+
+def descend(
+    groups: list[dict[str, Any]],
+    config: FamilyConfig,
+    steps: int,
+    objective: Callable[[], Tensor],
+    tell: Callable[[int, float], None] = lambda done, value: None,
+) -> list[float]:
+    """Take steps of AdamW, and leave the average of the trained numbers behind.
+
+    Args:
+        groups: Parameters and their learning rates, as optimisers take them.
+        config: Decay, clipping, averaging.
+        steps: Number of steps.
+        objective: Computes the loss of a step.
+        tell: Called with steps done and the loss.
+
+    Returns:
+        The loss of each step.
+
+    Raises:
+        PredictionError: If a loss is not finite.
+    """
+    parameters = [p for group in groups for p in group["params"]]
+    optimizer = torch.optim.AdamW([dict(g) for g in groups], weight_decay=config.decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
+    average = [p.detach().clone() for p in parameters]
+    losses = []
+    for step in range(steps):
+        value = objective()
+        if not value.isfinite():
+            raise PredictionError(
+                f"training diverged at step {step}: the loss is {value.item()}. Lower the learning "
+                "rate, or clip more"
+            )
+        optimizer.zero_grad()
+        value.backward()
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        schedule.step()
+        keep = min(config.ema, step / (step + HELD))
+        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1.0 - keep)
+        losses.append(value.item())
+        tell(step + 1, losses[-1])
+    _set(parameters, average)
+    return losses
+
+
+def _loss(family: Family, structure: Structure, batch: Any, loss: Loss) -> Tensor:
+    config = family.config
+    inputs, labels = checked(batch, family.device)
+    emitted = family.emit(structure)
+    outputs = family.run(structure, inputs, emitted)
+    total = task_loss(config, family.model, outputs, inputs, labels, loss)
+    if config.reconstruction:
+        full = family.structures.at(family.structures.full)
+        total = total + config.reconstruction * reconstruction(family, full)
+    if config.magnitude:
+        total = total + config.magnitude * sum(t.norm() for t in emitted.values())
+    return total
+
+
+def checked(batch: Any, device: torch.device) -> tuple[Any, Any]:
+    """Return inputs and labels of a batch on a device.
+
+    Raises:
+        InputError: If it is no pair.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise InputError(f"a batch must be (inputs, labels), got {type(batch).__name__}")
+    return batch[0].to(device), batch[1].to(device)
+
+
+def task_loss(
+    config: FamilyConfig, teacher: nn.Module, outputs: Any, inputs: Any, labels: Any, loss: Loss
+) -> Tensor:
+    """Return the task's loss and the divergence from the full network's outputs."""
+    total = config.task * loss(outputs, labels)
+    if config.distillation:
+        with torch.no_grad():
+            target = teacher(inputs)
+        total = total + config.distillation * _divergence(outputs, target, config.temperature)
+    return total
+
+
+def _divergence(outputs: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return the divergence of softened classes, over the second axis."""
+    target = (target / temperature).log_softmax(1)
+    outputs = (outputs / temperature).log_softmax(1)
+    apart = (target.exp() * (target - outputs)).sum(1).mean()
+    return temperature**2 * apart
+
+
+def reconstruction(family: Family, structure: Structure, weighted: bool = True) -> Tensor:
+    """Return the distance from the full network's resampled weights, as a share of their variance.
+
+    Args:
+        family: What emits.
+        structure: The size at which to compare.
+        weighted: Whether large weights count for more, in proportion to their size.
+
+    Source:
+        The weights are those of NeuMeta; dividing by the variance is ours.
+    """
+    total = torch.zeros((), device=family.device)
+    emitted = family.emit(structure)
+    for name, values in emitted.items():
+        target = family.resampled(structure, name)
+        apart = (values - target).square()
+        if weighted:
+            size = target.abs()
+            apart = apart * size / size.mean().clamp_min(1e-12)
+        total = total + apart.mean() / target.var(unbiased=False).clamp_min(1e-12)
+    return total / len(emitted)
+
+
+def random_sizes(family: Family) -> Iterator[dict[str, int]]:
+    """Yield random sizes of the trained range: one share for all groups, a depth for each run."""
+    config = family.config
+    generator = make_generator(config.seed, "sizes")
+    while True:
+        place = int(torch.randint(config.widths, (), generator=generator))
+        share = config.low + (config.high - config.low) * place / max(config.widths - 1, 1)
+        depths = {
+            name: int(torch.randint(few, many + 1, (), generator=generator))
+            for name, (few, many) in config.depths.items()
+        }
+        yield family.sizes(share, depths)
+
+
+def endless(batches: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise InputError("a family needs at least one batch (inputs, labels), got none")
+
+
+def _some_inputs(family: Family, batches: Iterable[Any]) -> Tensor | None:
+    """Return inputs to measure statistics with, from the first batches."""
+    wanted = family.config.calibration
+    found: list[Tensor] = []
+    for batch in batches if wanted else ():
+        if not isinstance(batch[0], Tensor):
+            return None
+        found.append(batch[0].to(family.device))
+        if sum(map(len, found)) >= wanted:
+            break
+    return torch.cat(found)[:wanted] if found else None
+
+
+def _schedule(step: int, total: int) -> float:
+    """Rise over a twentieth of all steps, then fall along half a cosine."""
+    rise = max(1, total // 20)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+@torch.no_grad()
+def _set(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

@@ -1,0 +1,197 @@
+"""`ghn run neumeta`: families and what they are compared with, over widths and seeds.
+
+Every result of an arm, a width and a seed is kept as soon as it is there; a run that was stopped
+goes on with what is missing. A family is one file, from which every width is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ghn.config import Config
+from ghn.data import load_images
+from ghn.errors import ConfigError
+from ghn.io import append_line
+from ghn.methods.neumeta.arms import ARMS, Setting
+from ghn.methods.neumeta.benchmarks import (
+    BENCHMARKS,
+    SPLITS,
+    Benchmark,
+    Source,
+    accuracy,
+    source_of,
+)
+from ghn.methods.neumeta.config import FamilyConfig
+from ghn.methods.neumeta.fit import Progress
+from ghn.methods.neumeta.groups import SizeWarning
+from ghn.methods.neumeta.report import Result, Row
+
+__all__ = ["RunConfig", "data_of", "run"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(Config):
+    """Settings of `ghn run neumeta`.
+
+    Attributes:
+        benchmark: A network and its data: digits, cifar10.
+        arms: What to compare: field, field-on-base, field-on-frozen-base, base-alone, slimmable,
+            slimmable-all-widths, individual, pruned-tuned, pruned, interpolated,
+            interpolated-smooth, zeroed.
+        widths: Shares of the full width at which networks are scored.
+        seeds: Seeds; each sets the full network, initial weights and orders.
+        split: `"test"`: train on all training data, score on test data; `"val"`: both on training
+            data, to choose settings by.
+        out: Folder of networks, families and results.
+        steps: Steps of each training, in place of the settings' own; 0: those.
+        source_steps: Steps of the full network's training; 0: the benchmark's.
+        settings: Settings of families, over the benchmark's own.
+    """
+
+    benchmark: str = "digits"
+    arms: tuple[str, ...] = ("field-on-base", "slimmable", "interpolated", "zeroed")
+    widths: tuple[float, ...] = (0.125, 0.25, 0.5, 0.66, 0.75, 0.84, 1.0)
+    seeds: tuple[int, ...] = (0,)
+    split: str = "test"
+    out: str = "runs/neumeta"
+    steps: int = 0
+    source_steps: int = 0
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+        if not self.arms or not self.seeds or min(self.steps, self.source_steps) < 0:
+            raise ConfigError(f"a run needs an arm, a seed and no negative number, got {self}")
+        if not self.widths or not all(0 < width <= 1 for width in self.widths):
+            raise ConfigError(f"widths must lie above 0 and go up to 1, got {self.widths}")
+
+
+def run(config: RunConfig, ticker: Progress | None = None) -> Result:
+    """Score arms at all widths.
+
+    Args:
+        config: What to run.
+        ticker: Called with work done, work in all, and a text.
+    """
+    benchmark = _benchmark(config)
+    for arm in config.arms:
+        ARMS[arm]  # unknown names are told before anything runs
+    folder = Path(config.out) / f"{config.benchmark}-{config.split}"
+    done = _read(folder / "rows.jsonl")
+    total = len(config.seeds) * (len(config.arms) + 1)
+    for place, seed in enumerate(config.seeds):
+        begun = place * (len(config.arms) + 1)
+        source: Source | None = None
+        for number, arm in enumerate(config.arms, 1):
+            settings = _settings(config, benchmark, seed)
+            key = _key(arm, seed, settings)
+            missing = [w for w in config.widths if (*key, w) not in done]
+            if not missing:
+                continue
+            if source is None:
+                path = folder / f"source-{seed}.safetensors"
+                tell = _teller(ticker, begun, total, f"seed {seed}")
+                source = source_of(benchmark, config.split, seed, path, tell)
+            tell = _teller(ticker, begun + number, total, f"seed {seed}, {arm}")
+            path = folder / f"{arm}-{seed}.safetensors"
+            setting = Setting(source, FamilyConfig.from_dict(settings), path, tell)
+            for row in _score(arm, setting, missing):
+                done[(*key, row.width)] = row
+                append_line(folder / "rows.jsonl", json.dumps([key[2], dataclasses.asdict(row)]))
+    keys = [
+        (*_key(arm, seed, _settings(config, benchmark, seed)), width)
+        for arm in config.arms
+        for seed in config.seeds
+        for width in config.widths
+    ]
+    title = f"{config.benchmark} ({benchmark.summary}), {config.split} split"
+    return Result(folder.name, title, [done[key] for key in keys], folder)
+
+
+def data_of(config: RunConfig) -> dict[str, str]:
+    """Return the name and the digest of the data of a run, for its record."""
+    name = BENCHMARKS[config.benchmark].data
+    return {name: load_images(name, "test", BENCHMARKS[config.benchmark].side).hash}
+
+
+def _score(arm: str, setting: Setting, widths: list[float]) -> list[Row]:
+    """Return the rows of an arm; all at once, since most arms are trained for all widths."""
+    begun = time.perf_counter()
+    network, stored = ARMS[arm].make(setting)
+    rows = []
+    for width in widths:
+        model = _quietly(network, width)
+        rows.append(
+            Row(
+                arm=arm,
+                width=width,
+                seed=setting.config.seed,
+                accuracy=accuracy(model, setting.source.test),
+                parameters=sum(p.numel() for p in model.parameters()),
+                stored=stored,
+                seconds=time.perf_counter() - begun,
+            )
+        )
+        begun = time.perf_counter()
+    return rows
+
+
+def _quietly(network: Callable[[float], nn.Module], width: float) -> nn.Module:
+    """Make a network; that a width was not trained is what is measured, and needs no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SizeWarning)
+        return network(width)
+
+
+def _benchmark(config: RunConfig) -> Benchmark:
+    found = BENCHMARKS[config.benchmark]
+    if config.source_steps:
+        found = dataclasses.replace(found, steps=config.source_steps)
+    return found
+
+
+def _settings(config: RunConfig, benchmark: Benchmark, seed: int) -> dict[str, Any]:
+    last: dict[str, Any] = {"seed": seed}
+    if config.steps:
+        last["steps"] = config.steps
+    plain = FamilyConfig().to_dict()
+    for layer in (benchmark.settings, config.settings, last):
+        for key, value in layer.items():
+            both = isinstance(value, dict) and isinstance(plain.get(key), dict)
+            plain[key] = {**plain[key], **value} if both else value
+    return plain
+
+
+def _key(arm: str, seed: int, settings: dict[str, Any]) -> tuple[str, int, str]:
+    """Return what a result depends on, apart from its width; untrained arms on no setting."""
+    return arm, seed, json.dumps(settings, sort_keys=True) if ARMS[arm].trained else ""
+
+
+def _read(path: Path) -> dict[tuple[str, int, str, float], Row]:
+    """Read the rows that are there; a last line that was cut off is measured again."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            settings, values = json.loads(line)
+        except ValueError:
+            continue
+        row = Row(**values)
+        found[row.arm, row.seed, settings, row.width] = row
+    return found
+
+
+def _teller(ticker: Progress | None, begun: int, total: int, text: str) -> Progress:
+    def tell(done: int, of: int, more: str) -> None:
+        if ticker is not None:
+            ticker((begun - 1) * of + done if begun else done, total * of, f"{text}: {more}")
+
+    return tell

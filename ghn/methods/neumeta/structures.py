@@ -1,0 +1,155 @@
+"""What a network is at another size, apart from its weights: modules, graph, and how it came about.
+
+Each size is made once and kept: a training step at a size that was there before costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ghn.graphs import ParamGraph, Resizer, trace
+from ghn.graphs.resample import AxisMap, Resampling
+from ghn.graphs.ties import named_tensors
+from ghn.methods.neumeta.depths import depths_of, find_runs, with_depths
+from ghn.methods.neumeta.groups import Widths, find_groups, widths_of
+
+__all__ = ["Structure", "Structures"]
+
+_SUMMED = frozenset({"weight", "recurrent_weight"})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Structure:
+    """A network of one size.
+
+    Attributes:
+        model: The network; its weights are of no account.
+        graph: Its graph.
+        sizes: Channels of each group, and blocks of each run, by name.
+        source: For each parameter and buffer, the one of the full network that it is of.
+        resampling: How tensors come from those of the full network.
+        maps: The same, by tensor and axis, without any noise.
+        positions: Which positions of each axis of each tensor are left if the last channels go.
+        summed: For each parameter, the axes that its operator sums over.
+        norms: Paths of the BatchNorm modules whose parameters are generated.
+    """
+
+    model: nn.Module
+    graph: ParamGraph
+    sizes: dict[str, int]
+    source: dict[str, str]
+    resampling: Resampling
+    maps: dict[str, dict[int, AxisMap]]
+    positions: dict[str, list[Tensor]]
+    summed: dict[str, tuple[int, ...]]
+    norms: tuple[str, ...]
+
+
+class Structures:
+    """Makes the structures of a network at other sizes.
+
+    Args:
+        model: The full network.
+        graph: Its graph.
+        generated: Names of the parameters that are generated.
+        example_inputs: As for `ghn.trace`.
+    """
+
+    def __init__(
+        self, model: nn.Module, graph: ParamGraph, generated: Collection[str], example_inputs: Any
+    ) -> None:
+        self.model, self._inputs, self._generated = model, example_inputs, set(generated)
+        full = Resizer(model, example_inputs)
+        self.groups = find_groups(full, generated)
+        self.runs = find_runs(model, graph, generated)
+        names = {name: name for name in named_tensors(model)}
+        self._resizers = {self._key(depths_of(self.runs, {})): (full, names)}
+        self._made: dict[tuple[Any, ...], Structure] = {}
+
+    @property
+    def full(self) -> dict[str, int]:
+        """The sizes of the full network."""
+        return {
+            **{name: group.full for name, group in self.groups.items()},
+            **{_depth_name(name): run.count for name, run in self.runs.items()},
+        }
+
+    def sizes(
+        self, widths: Widths, depths: Mapping[str, int], low: float, high: float
+    ) -> dict[str, int]:
+        """Return all sizes that a user's words stand for; see `widths_of` and `depths_of`."""
+        found = widths_of(self.groups, widths, low, high)
+        blocks = depths_of(self.runs, depths)
+        return {**found, **{_depth_name(name): n for name, n in blocks.items()}}
+
+    def at(self, sizes: Mapping[str, int]) -> Structure:
+        """Return the structure at some sizes."""
+        key = self._key(sizes)
+        if key not in self._made:
+            self._made[key] = self._make(dict(sizes))
+        return self._made[key]
+
+    def _make(self, sizes: dict[str, int]) -> Structure:
+        resizer, source = self._resizer({n: sizes[_depth_name(n)] for n in self.runs})
+        widths = self._set_widths(resizer, source, sizes)
+        model = resizer.resize(widths)
+        graph = trace(model, self._inputs)
+        shapes = {name: tuple(t.shape) for name, t in named_tensors(resizer.model).items()}
+        positions = resizer.positions(widths)
+        resampling = Resampling(resizer.ties.sets, widths, shapes, positions)
+        summed = {
+            name: tuple(d for d, letter in enumerate(spec.axes) if letter == "i")
+            for name, spec in graph.specs.items()
+            if spec.role in _SUMMED
+        }
+        norms = tuple(
+            path
+            for path, module in model.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and source.get(f"{path}.weight") in self._generated
+        )
+        return Structure(
+            model=model.eval(),
+            graph=graph,
+            sizes=sizes,
+            source=source,
+            resampling=resampling,
+            maps=resampling.maps(),
+            positions=positions,
+            summed=summed,
+            norms=norms,
+        )
+
+    def _resizer(self, depths: dict[str, int]) -> tuple[Resizer, dict[str, str]]:
+        key = self._key(depths)
+        if key not in self._resizers:
+            model, source = with_depths(self.model, self.runs, depths)
+            self._resizers[key] = Resizer(model, self._inputs), source
+        return self._resizers[key]
+
+    def _set_widths(
+        self, resizer: Resizer, source: Mapping[str, str], sizes: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Return widths of the sets; those of added blocks follow the block they are of."""
+        known: dict[str, int] = {}
+        for name, group in self.groups.items():
+            known |= group.set_widths(sizes[name])
+        found = {}
+        for channels in resizer.ties.sets:
+            parameter = channels.axes[0].name
+            old = source[parameter] + channels.name.removeprefix(parameter)
+            if old in known:
+                found[channels.name] = known[old]
+        return found
+
+    @staticmethod
+    def _key(sizes: Mapping[str, int]) -> tuple[Any, ...]:
+        return tuple(sorted(sizes.items()))
+
+
+def _depth_name(run: str) -> str:
+    return f"blocks of {run}"

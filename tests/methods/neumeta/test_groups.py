@@ -1,0 +1,90 @@
+import pytest
+import timm
+import torch
+from neumeta_helpers import GENERATE, inputs, settings, tail
+from torch import nn
+
+from ghn.errors import ConfigError, UnknownNameError, UnsupportedModelError
+from ghn.graphs import Resizer, trace
+from ghn.methods.neumeta import Family, SizeWarning
+from ghn.methods.neumeta.groups import Group, find_groups, last_block, widths_of
+
+GROUPS = {
+    "layer3.0": Group("layer3.0", 64, 1, ("a",)),
+    "layer3.1": Group("layer3.1", 64, 1, ("b",)),
+    "attn": Group("attn", 96, 32, ("c",)),
+}
+
+
+def test_a_share_a_number_a_module_and_a_glob_say_how_wide_groups_are():
+    assert widths_of(GROUPS, 0.5) == {"layer3.0": 32, "layer3.1": 32, "attn": 64}
+    assert widths_of(GROUPS, {"layer3": 40}) == {"layer3.0": 40, "layer3.1": 40, "attn": 96}
+    assert widths_of(GROUPS, {"*.1": 0.25})["layer3.1"] == 16
+    assert widths_of(GROUPS, {})["layer3.1"] == 64
+
+
+def test_a_number_that_heads_cannot_have_becomes_the_nearest_that_they_can_and_is_said():
+    with pytest.warns(SizeWarning, match="40 is no multiple of 32, 32 is"):
+        found = widths_of(GROUPS, {"attn": 40})
+
+    assert found["attn"] == 32
+
+
+def test_a_width_outside_of_what_was_trained_is_said():
+    with pytest.warns(SizeWarning, match="outside of the trained 50% to 100%"):
+        widths_of(GROUPS, {"layer3.0": 20}, low=0.5)
+
+
+@pytest.mark.parametrize("width", [0, 0.0, -3, 65, 1.2, True])
+def test_what_is_no_width_is_refused(width):
+    with pytest.raises(ConfigError, match="width"):
+        widths_of(GROUPS, {"layer3.0": width})
+
+
+def test_an_unknown_group_is_answered_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match="layer3"):
+        widths_of(GROUPS, {"layer4": 3})
+
+
+def test_only_channels_all_of_whose_weights_are_generated_make_groups():
+    resizer = Resizer(tail(), inputs())
+    names = [n for n, _ in tail().named_parameters()]
+
+    inner = find_groups(resizer, [n for n in names if n.startswith("blocks.1")])
+
+    assert list(inner) == ["blocks.1.conv1"]
+    assert inner["blocks.1.conv1"].full == 12
+
+
+def test_whole_heads_of_attention_come_and_go():
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=48, num_heads=3, num_classes=5
+    )
+    image = torch.empty(1, 3, 32, 32)
+    names = [n for n, _ in model.named_parameters() if n.startswith("blocks.1.")]
+
+    groups = find_groups(Resizer(model, image), names)
+
+    heads = groups["blocks.1.attn.qkv"]
+    assert (heads.full, heads.unit) == (48, 16)
+    assert groups["blocks.1.mlp.fc1"].full == 192
+
+
+def test_the_last_block_with_channels_of_its_own_is_generated_by_default():
+    model = tail()
+
+    assert {n.rsplit(".", 2)[0] for n in last_block(model, trace(model, inputs()), inputs())} == {
+        "blocks.1"
+    }
+
+
+def test_a_model_without_resizable_channels_is_refused():
+    with pytest.raises(UnsupportedModelError, match="generate="):
+        Family(nn.Linear(4, 3), settings(), example_inputs=torch.empty(1, 4))
+    with pytest.raises(UnsupportedModelError, match="channels whose weights are all generated"):
+        Family(tail(), settings(), generate="head.*", example_inputs=inputs())
+
+
+def test_a_pattern_that_fits_nothing_is_refused():
+    with pytest.raises(ConfigError, match="fits no parameter"):
+        Family(tail(), settings(), generate=GENERATE.replace("s", "z"), example_inputs=inputs())

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from ghn.errors import ConfigError, UnknownNameError
+from ghn.methods.neumeta import run as module
+from ghn.methods.neumeta.benchmarks import BENCHMARKS, accuracy, source_of
+from ghn.methods.neumeta.run import RunConfig, run
+
+TINY = {"decoder": {"hidden": 8, "layers": 1, "rank": 4, "bands": 3}, "widths": 2}
+RECORD = {"command": "ghn run neumeta", "machine": {}, "versions": {}}
+
+
+def config(out, **changes):
+    plain = {
+        "arms": ("field", "slimmable", "individual", "zeroed"),
+        "widths": (0.5, 1.0),
+        "steps": 1,
+        "source_steps": 2,
+        "settings": TINY,
+        "out": str(out),
+    }
+    return RunConfig(**{**plain, **changes})
+
+
+def test_a_run_scores_every_arm_at_every_width_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    first = run(config(tmp_path, arms=("field", "zeroed")))
+    rows = tmp_path / "digits-test" / "rows.jsonl"
+    kept = rows.read_text().splitlines()
+    rows.write_text("\n".join([kept[0], kept[1][:30]]) + "\n")  # stopped while it wrote
+    trained = []
+    score = module._score
+    monkeypatch.setattr(
+        module, "_score", lambda arm, setting, w: trained.append((arm, w)) or score(arm, setting, w)
+    )
+
+    second = run(config(tmp_path, arms=("field", "zeroed")))
+
+    assert trained == [("field", [1.0]), ("zeroed", [0.5, 1.0])]
+    accuracies = [row.accuracy for row in first.rows]
+    assert [row.accuracy for row in second.rows] == accuracies
+    assert [row.parameters for row in first.rows][:2] != accuracies
+
+
+def test_results_have_a_table_a_plot_a_report_and_the_family_files(tmp_path):
+    result = run(config(tmp_path))
+
+    result.write(tmp_path / "written", RECORD)
+
+    found = json.loads((tmp_path / "written" / "results.json").read_text())
+    assert [r["arm"] for r in found["rows"]][::2] == ["field", "slimmable", "individual", "zeroed"]
+    assert found["rows"][0]["parameters"] < found["rows"][1]["parameters"]
+    assert "| field |" in (tmp_path / "written" / "results.md").read_text()
+    assert "<svg" in (tmp_path / "written" / "report.html").read_text()
+    assert {p.name for p in result.files} >= {"accuracy.svg", "field-0.safetensors"}
+
+
+def test_the_score_is_over_all_test_images(tmp_path):
+    source = source_of(
+        dataclasses.replace(BENCHMARKS["digits"], steps=1), "test", 0, tmp_path / "s", lambda *_: 0
+    )
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(512, 10)).requires_grad_(False)
+
+    found = accuracy(model, source.test)
+
+    assert len(source.test.labels) == 360
+    assert source.test.labels.bincount().min() > 25
+    right = model(source.test.values.float()).argmax(1) == source.test.labels
+    assert found == pytest.approx(100 * right.float().mean().item())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"split": "all"}, {"widths": (0.0,)}, {"widths": (1.5,)}, {"arms": ()}, {"steps": -1}]
+)
+def test_a_run_refuses_nonsense(tmp_path, wrong):
+    with pytest.raises(ConfigError):
+        config(tmp_path, **wrong)
+
+
+def test_an_unknown_arm_is_told_before_anything_runs(tmp_path):
+    with pytest.raises(UnknownNameError, match="slimmable"):
+        run(config(tmp_path, arms=("slimable",)))
+    assert not any(tmp_path.iterdir())
