@@ -1,8 +1,8 @@
 """Settings of learners of dynamics.
 
 Each scenario of `ghn.methods.hypercrl.scenarios` has settings over these defaults. The command
-`ghn run hypercrl --scenario half-cheetah --methods dense `, with 4,000 random transitions and 500 steps,
-takes half a minute of a processor; the error of the first of three tasks then grows by 1 %.
+`ghn run hypercrl --scenario half-cheetah --methods dense`, with 4,000 random transitions and 500
+steps, takes half a minute of a processor; the error of the first of three tasks grows by 1 %.
 """
 
 from __future__ import annotations
