@@ -28,7 +28,7 @@ def output_of(model, inputs):
 
 
 def relative_change(before, after):
-    return float((before - after).abs().max() / before.abs().max())
+    return ((before - after).abs().max() / before.abs().max()).item()
 
 
 def image(size=64):
