@@ -21,7 +21,7 @@ def test_a_seed_names_one_architecture_and_survives_json(family):
 
 @pytest.mark.parametrize("family", SAMPLERS)
 def test_splits_share_no_architecture(family):
-    splits = {s: {sample(family, i, s) for i in range(60)} for s in ("train", "val", "test")}
+    splits = {s: {sample(family, i, s) for i in range(25)} for s in ("train", "val", "test")}
 
     assert not splits["train"] & splits["val"]
     assert not splits["train"] & splits["test"]
