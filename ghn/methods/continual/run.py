@@ -15,6 +15,7 @@ from torch import nn
 
 from ghn.config import Config
 from ghn.data import load_images
+from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 from ghn.methods.continual.baselines import EWC, EWCConfig, FineTuning, Joint, Separate
@@ -54,6 +55,7 @@ class RunConfig(Config):
         out: Folder of the runs and their results.
         tasks: Learn only the first ones; 0: all.
         steps: Steps of each task, in place of the benchmark's; 0: those.
+        device: Where to compute: `"auto"`: an accelerator if there is one; `"cpu"`, `"cuda"`.
         settings: Settings of the learners, over the benchmark's own.
     """
 
@@ -64,6 +66,7 @@ class RunConfig(Config):
     out: str = "runs/continual"
     tasks: int = 0
     steps: int = 0
+    device: str = "auto"
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -152,6 +155,7 @@ def _run_one(
         if matched:
             width = _matched_width(benchmark, model, one_each=base == "separate")
             model = benchmark.network(width)
+    model = model.to(choose_device(config.device))
     tasks = benchmark.tasks(seed, SPLITS[config.split], benchmark.batch)
     path = Path(config.out) / _folder(config) / f"{method}-{seed}.safetensors"
     learner, matrix = learn_sequence(
@@ -189,8 +193,9 @@ def _settings(
 
 def _matched_width(benchmark: Benchmark, model: nn.Module, one_each: bool) -> float:
     """Return the width at which networks with a head for each task have a hypernetwork's size."""
-    wanted = ContinualLearner(model, config=ContinualConfig()).num_parameters()
-    wanted += benchmark.count * ContinualConfig().dim
+    own = laid_over([benchmark.settings.get(name, {}) for name in ("", "recurrent")])
+    config = ContinualConfig.from_dict(own)
+    wanted = ContinualLearner(model, config=config).num_parameters() + benchmark.count * config.dim
 
     def size(width: float) -> int:
         network = benchmark.network(width)
