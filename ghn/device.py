@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""Where to compute: a word of the user's becomes a device that is there."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from ghn.errors import ConfigError
 __all__ = ["choose_device"]
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; `"auto"` is the accelerator if there is one, else the CPU.
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device that a name stands for, after it has held a number.
 
     Args:
-        name: `"auto"`, or what torch calls it: `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
+        name: `"auto"` for a CUDA or ROCm GPU if there is one and else the CPU, or what
+            `torch.device` takes, such as `"cpu"`, `"cuda:1"` or `"mps"`.
 
     Raises:
-        ConfigError: If there is no such device here.
+        ConfigError: If there is no such device, or it holds no values, as torch's meta device.
     """
     if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return found or torch.device("cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
+        torch.zeros(1, device=device).cpu()
+    # What a backend raises when it is not there is its own: RuntimeError, AssertionError, ...
+    except Exception as error:
+        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}. Give 'auto', "
-            "'cpu', or an accelerator that this torch was built for, such as 'cuda'"
+            f"device must be 'auto' or a device of this machine, got {name!r} ({reason}); there "
+            f"are {torch.cuda.device_count()} CUDA devices, and 'cpu'"
         ) from error
     return device

@@ -58,7 +58,14 @@ class ImageData:
 
     def take(self, index: Tensor | slice) -> ImageData:
         """Return some of the images."""
+        if isinstance(index, Tensor):
+            index = index.to(self.images.device, non_blocking=True)
         return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
+
+    def to(self, device: torch.device) -> ImageData:
+        """Return the images on a device."""
+        images, labels = self.images.to(device), self.labels.to(device)
+        return dataclasses.replace(self, images=images, labels=labels)
 
 
 def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
@@ -230,7 +237,7 @@ def augment(
 
     Args:
         images: Pixels.
-        generator: Where the draws come from.
+        generator: Where the draws come from, on the CPU.
     """
     count, _, height, width = images.shape
     padded = F.pad(images, (SHIFT, SHIFT, SHIFT, SHIFT))
@@ -240,7 +247,8 @@ def augment(
     rows = top + torch.arange(height)
     columns = torch.arange(width).expand(count, -1)
     columns = left + torch.where(flip, width - 1 - columns, columns)
-    picked = torch.arange(count)[:, None, None]
+    picked = torch.arange(count, device=images.device)[:, None, None]
+    rows, columns = (x.to(images.device, non_blocking=True) for x in (rows, columns))
     return padded.permute(0, 2, 3, 1)[picked, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )

@@ -116,7 +116,8 @@ def resample(tensor: Tensor, maps: Maps, summed: Sequence[int] = ()) -> Tensor:
         summed: Axes that its operator sums over.
     """
     for axis, how in maps.items():
-        tensor = torch.tensordot(how.mix.to(tensor), tensor, dims=([1], [axis])).movedim(0, axis)
+        mix = how.mix.to(tensor, non_blocking=True)
+        tensor = torch.tensordot(mix, tensor, dims=([1], [axis])).movedim(0, axis)
     return with_gains(tensor, maps, summed)
 
 
@@ -124,6 +125,6 @@ def with_gains(tensor: Tensor, maps: Maps, summed: Sequence[int]) -> Tensor:
     """Multiply a tensor of the new size by what channels along summed axes gain."""
     for axis in summed:
         if axis in maps:
-            gain = maps[axis].gain.to(tensor)
+            gain = maps[axis].gain.to(tensor, non_blocking=True)
             tensor = tensor * gain.reshape(-1, *[1] * (tensor.ndim - axis - 1))
     return tensor

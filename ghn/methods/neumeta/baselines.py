@@ -80,15 +80,19 @@ def strongest_first(model: nn.Module, example_inputs: Any = None) -> nn.Module:
 
 
 def fresh(model: nn.Module, generated: Iterable[str], seed: int) -> nn.Module:
-    """Return a copy in which the modules that hold generated parameters begin anew."""
-    model = copy.deepcopy(model)
+    """Return a copy in which the modules that hold generated parameters begin anew.
+
+    What they begin with is drawn on the CPU, so that a seed means the same on every device.
+    """
+    device = next(model.parameters()).device
+    model = copy.deepcopy(model).cpu()
     paths = {name.rpartition(".")[0] for name in generated}
     with preserve_global_state():
         torch.default_generator.manual_seed(seed)
         for path, module in model.named_modules():
             if path in paths and hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-    return model
+    return model.to(device)
 
 
 def tune(

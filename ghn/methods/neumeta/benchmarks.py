@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ghn.data import ImageData, augment, load_images, normalize
 from ghn.errors import CheckpointError
 from ghn.io import read_tensors, write_tensors
+from ghn.methods.neumeta.fit import READ, finite
 from ghn.methods.neumeta.networks import ResNet
 from ghn.registry import Registry
 from ghn.rng import make_generator, preserve_global_state
@@ -108,7 +109,8 @@ class Features:
         """Yield batches in random order, without end."""
         generator = make_generator(self.seed, "batches")
         while True:
-            for index in torch.randperm(len(self.labels), generator=generator).split(self.batch):
+            order = torch.randperm(len(self.labels), generator=generator).to(self.values.device)
+            for index in order.split(self.batch):
                 yield self.values[index].float(), self.labels[index]
 
 
@@ -132,6 +134,7 @@ def source_of(
     split: str,
     seed: int,
     path: Path,
+    device: torch.device,
     progress: Callable[[int, int, str], None],
 ) -> Source:
     """Return the trained network of a seed, from its file if it was trained before.
@@ -141,12 +144,13 @@ def source_of(
         split: `"test"`, or `"val"` to choose settings by.
         seed: Of weights and batches.
         path: Where it is kept.
+        device: Where the network and its features shall be.
         progress: Called with steps done, steps in all, and a text.
     """
-    train, test = (load_images(benchmark.data, s, benchmark.side) for s in SPLITS[split])
+    train, test = (load_images(benchmark.data, s, benchmark.side).to(device) for s in SPLITS[split])
     with preserve_global_state():
         torch.default_generator.manual_seed(seed)
-        network = benchmark.network()
+        network = benchmark.network().to(device)
     header = {"summary": benchmark.summary, "steps": benchmark.steps, "data": train.hash}
     if path.exists():
         tensors, found = read_tensors(path, KIND)
@@ -165,8 +169,8 @@ def accuracy(model: nn.Module, features: Features) -> float:
     """Return the share of a model's right answers, in percent, over all features."""
     parts = zip(features.values.split(AT_ONCE), features.labels.split(AT_ONCE), strict=True)
     with torch.no_grad():
-        right = sum(int((model(x.float()).argmax(1) == y).sum()) for x, y in parts)
-    return 100.0 * right / len(features.labels)
+        right = [(model(x.float()).argmax(1) == y).sum() for x, y in parts]
+    return 100.0 * int(torch.stack(right).sum()) / len(features.labels)
 
 
 def _train(
@@ -184,6 +188,7 @@ def _train(
         optimizer, benchmark.rate, total_steps=benchmark.steps
     )
     network.train()
+    unread = []
     for step in range(benchmark.steps):
         chosen = data.take(torch.randint(len(data), (benchmark.batch,), generator=generator))
         images = augment(chosen.images, generator) if benchmark.augmented else chosen.images
@@ -192,7 +197,11 @@ def _train(
         loss.backward()
         optimizer.step()
         schedule.step()
-        progress(step + 1, benchmark.steps, f"full network, loss {loss.item():.3f}")
+        unread.append(loss.detach())
+        if len(unread) == READ or step + 1 == benchmark.steps:
+            last = finite(unread, step + 1 - len(unread))[-1]
+            unread.clear()
+            progress(step + 1, benchmark.steps, f"full network, loss {last:.3f}")
 
 
 @torch.no_grad()

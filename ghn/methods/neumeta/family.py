@@ -158,7 +158,7 @@ class Family:
                 continue
             mean, deviation = self._facts[old]
             summed = structure.summed.get(name, ())
-            value = torch.tensor(mean, device=self.device)
+            value = torch.full((), mean, device=self.device)
             if self.base:
                 value = resample(self.base[old], moved.get(name, {}), summed)
             if field:

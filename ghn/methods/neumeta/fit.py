@@ -34,6 +34,7 @@ __all__ = ["Fitted", "Loss", "Progress", "fit", "reconstruction"]
 Loss = Callable[[Any, Any], Tensor]
 Progress = Callable[[int, int, str], None]
 HELD = 10.0  # steps; an average of few steps is an average of those
+READ = 20  # steps between looks at the losses: a GPU is waited for no more often than that
 
 
 @dataclasses.dataclass
@@ -126,26 +127,22 @@ def descend(
         config: Decay, clipping, averaging.
         steps: Number of steps.
         objective: Computes the loss of a step.
-        tell: Called with steps done and the loss.
+        tell: Called with steps done and the loss, every twentieth step and at the end.
 
     Returns:
         The loss of each step.
 
     Raises:
-        PredictionError: If a loss is not finite.
+        PredictionError: If a loss is not finite; up to nineteen steps were taken after it.
     """
     parameters = [p for group in groups for p in group["params"]]
     optimizer = torch.optim.AdamW([dict(g) for g in groups], weight_decay=config.decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
     average = [p.detach().clone() for p in parameters]
-    losses = []
+    losses: list[float] = []
+    unread: list[Tensor] = []
     for step in range(steps):
         value = objective()
-        if not value.isfinite():
-            raise PredictionError(
-                f"training diverged at step {step}: the loss is {value.item()}. Lower the learning "
-                "rate, or clip more"
-            )
         optimizer.zero_grad()
         value.backward()
         if config.clip:
@@ -154,9 +151,32 @@ def descend(
         schedule.step()
         keep = min(config.ema, step / (step + HELD))
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 1.0 - keep)
-        losses.append(value.item())
-        tell(step + 1, losses[-1])
+        unread.append(value.detach())
+        if len(unread) == READ or step + 1 == steps:
+            losses += finite(unread, len(losses))
+            unread.clear()
+            tell(step + 1, losses[-1])
     _set(parameters, average)
+    return losses
+
+
+def finite(values: list[Tensor], first: int) -> list[float]:
+    """Return losses as numbers.
+
+    Args:
+        values: Losses of steps that follow each other.
+        first: Number of the first of these steps.
+
+    Raises:
+        PredictionError: If one is not finite.
+    """
+    losses = torch.stack(values).tolist()
+    for step, loss in enumerate(losses, first):
+        if not math.isfinite(loss):
+            raise PredictionError(
+                f"training diverged at step {step}: the loss is {loss}. Lower the learning rate, "
+                "or clip more"
+            )
     return losses
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from ghn.config import Config
 from ghn.data import load_images
+from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.io import append_line
 from ghn.methods.neumeta.arms import ARMS, Setting
@@ -53,6 +54,8 @@ class RunConfig(Config):
         out: Folder of networks, families and results.
         steps: Steps of each training, in place of the settings' own; 0: those.
         source_steps: Steps of the full network's training; 0: the benchmark's.
+        device: Where to compute: `"auto"`, a GPU if there is one, or a name such as `"cpu"` or
+            `"cuda:1"`.
         settings: Settings of families, over the benchmark's own.
     """
 
@@ -64,6 +67,7 @@ class RunConfig(Config):
     out: str = "runs/neumeta"
     steps: int = 0
     source_steps: int = 0
+    device: str = "auto"
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,6 +87,7 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
         ticker: Called with work done, work in all, and a text.
     """
     benchmark = _benchmark(config)
+    device = choose_device(config.device)
     for arm in config.arms:
         ARMS[arm]  # unknown names are told before anything runs
     folder = Path(config.out) / f"{config.benchmark}-{config.split}"
@@ -100,7 +105,7 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
             if source is None:
                 path = folder / f"source-{seed}.safetensors"
                 tell = _teller(ticker, begun, total, f"seed {seed}")
-                source = source_of(benchmark, config.split, seed, path, tell)
+                source = source_of(benchmark, config.split, seed, path, device, tell)
             tell = _teller(ticker, begun + number, total, f"seed {seed}, {arm}")
             path = folder / f"{arm}-{seed}.safetensors"
             setting = Setting(source, FamilyConfig.from_dict(settings), path, tell)

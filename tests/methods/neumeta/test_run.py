@@ -61,7 +61,8 @@ def test_results_have_a_table_a_plot_a_report_and_the_family_files(tmp_path):
 
 def test_the_score_is_over_all_test_images(tmp_path):
     source = source_of(
-        dataclasses.replace(BENCHMARKS["digits"], steps=1), "test", 0, tmp_path / "s", lambda *_: 0
+        dataclasses.replace(BENCHMARKS["digits"], steps=1),
+        *("test", 0, tmp_path / "s", torch.device("cpu"), lambda *_: 0),
     )
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(512, 10)).requires_grad_(False)
 
@@ -79,6 +80,25 @@ def test_the_score_is_over_all_test_images(tmp_path):
 def test_a_run_refuses_nonsense(tmp_path, wrong):
     with pytest.raises(ConfigError):
         config(tmp_path, **wrong)
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_runs(tmp_path):
+    with pytest.raises(ConfigError, match="device"):
+        run(config(tmp_path, device="cuda:99"))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+def test_what_was_made_on_a_gpu_is_made_again_from_its_files_on_a_cpu(tmp_path):
+    arms = ("field-on-base", "field", "slimmable", "individual", "interpolated-smooth", "zeroed")
+    run(config(tmp_path, arms=arms, device="cuda", steps=3))
+    (tmp_path / "digits-test" / "rows.jsonl").unlink()
+    written = {p: p.read_bytes() for p in tmp_path.rglob("*.safetensors")}
+
+    result = run(config(tmp_path, arms=arms[:3], device="cpu", steps=3))
+
+    assert len(result.rows) == 6
+    assert {p: p.read_bytes() for p in written} == written
 
 
 def test_an_unknown_arm_is_told_before_anything_runs(tmp_path):
