@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import ctypes.util
 import os
 import sys
 import warnings
@@ -212,14 +213,15 @@ def _bounds(spaces: Spaces) -> str:
 def load_gymnasium() -> Any:
     """Return gymnasium, once it is known that MuJoCo is there too.
 
-    Where there is no display, pictures are drawn through EGL unless MUJOCO_GL says otherwise; it
-    has to be said before MuJoCo is imported.
+    Where there is no display, pictures are drawn through EGL or OSMesa, unless MUJOCO_GL says
+    otherwise, and not at all where neither is installed; it has to be said before MuJoCo is
+    imported, which fails on a missing one.
 
     Raises:
         MissingExtraError: If one of them is not installed.
     """
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("MUJOCO_GL", _offscreen())
     try:
         import gymnasium
         import mujoco
@@ -229,6 +231,13 @@ def load_gymnasium() -> Any:
         ) from error
     mujoco.set_mju_user_warning(_warn)
     return gymnasium
+
+
+def _offscreen() -> str:
+    for name, library in (("egl", "EGL"), ("osmesa", "OSMesa")):
+        if ctypes.util.find_library(library):
+            return name
+    return "disabled"
 
 
 def _warn(text: str) -> None:
