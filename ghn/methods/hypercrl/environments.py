@@ -6,10 +6,10 @@ Shape letters used in this file:
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import functools
 import math
-import ctypes.util
 import os
 import sys
 import warnings

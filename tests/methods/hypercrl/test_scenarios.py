@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("gymnasium", reason="needs the extra rl: pip install -e '.[r
 from ghn.errors import ConfigError, MissingExtraError
 from ghn.methods.hypercrl import CEM, CEMConfig
 from ghn.methods.hypercrl.door import ANGLE
+from ghn.methods.hypercrl.environments import load_gymnasium
 from ghn.methods.hypercrl.scenarios import SCENARIOS, make_door
 from ghn.methods.hypercrl.variants import Variant, check_variants, make_mujoco, one_step_change
 
@@ -132,3 +134,19 @@ def test_what_is_not_installed_is_named_with_its_extra(missing, monkeypatch):
         make_door()
     with pytest.raises(MissingExtraError, match=r"ghn\[rl\]"):
         SCENARIOS["reacher"].make(Variant())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems draw without a display")
+@pytest.mark.parametrize(
+    ("libraries", "chosen"),
+    [(["EGL", "OSMesa"], "egl"), (["OSMesa"], "osmesa"), ([], "disabled")],
+)
+def test_a_machine_that_cannot_draw_still_simulates(libraries, chosen, monkeypatch):
+    for name in ("DISPLAY", "MUJOCO_GL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: name in libraries or None)
+
+    load_gymnasium()
+
+    assert os.environ["MUJOCO_GL"] == chosen
