@@ -107,7 +107,8 @@ class CEM:
                 self.config.samples, *mean.shape, generator=self.generator, dtype=mean.dtype
             )
             plans = (mean + std * noise).clamp(self.low, self.high)
-            plans[0] = best
+            # Where actions cost much, single draws are dear, but not what the best have in common.
+            plans[0], plans[1] = best, mean
             totals = self._totals(dynamics, cost, state, plans)
             order = totals.argsort()[: self.config.elites]
             elites = plans[order]

@@ -144,7 +144,7 @@ SCENARIOS.register("reacher")(
             "rounds": 1,
             "round_transitions": 200,
             "round_steps": 200,
-            "planner": {"horizon": 8, "samples": 128, "elites": 12},
+            "planner": {"horizon": 16, "iterations": 6, "spread": 0.4, "hold": 2},
         },
         episodes=6,
     )
@@ -159,19 +159,19 @@ SCENARIOS.register("reacher-eight")(
             "random": 1000,
             "steps": 250,
             "rounds": 0,
-            "planner": {"horizon": 8, "samples": 64, "elites": 8},
+            "planner": {"horizon": 16, "iterations": 6, "spread": 0.4, "hold": 2},
         },
         episodes=1,
     )
 )
 SCENARIOS.register("pusher")(
     Scenario(
-        summary="Pusher-v5; as it is, motors reversed, weak motors and a sluggish object",
+        summary="Pusher-v5; as it is, weak motors and a sluggish object, motors reversed",
         make=_of("Pusher-v5"),
         tasks={
             "standard": Variant(),
-            "reversed": Variant(gear=-1.0),
             "weak": Variant(gear=0.4, damping={"obj_slidex": 4.0, "obj_slidey": 4.0}),
+            "reversed": Variant(gear=-1.0),
         },
         cost=_pusher_cost,
         settings={
@@ -180,7 +180,7 @@ SCENARIOS.register("pusher")(
             "rounds": 1,
             "round_transitions": 200,
             "round_steps": 200,
-            "planner": {"horizon": 10, "samples": 96, "elites": 10, "hold": 2},
+            "planner": {"horizon": 20, "iterations": 5, "spread": 0.4, "hold": 4},
         },
         episodes=1,
     )
