@@ -59,14 +59,7 @@ class ImageData:
 
     def take(self, index: Tensor | slice) -> ImageData:
         """Return some of the images."""
-        if isinstance(index, Tensor):
-            index = index.to(self.images.device, non_blocking=True)
         return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
-
-    def to(self, device: torch.device) -> ImageData:
-        """Return the images on a device."""
-        images, labels = self.images.to(device), self.labels.to(device)
-        return dataclasses.replace(self, images=images, labels=labels)
 
 
 def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
