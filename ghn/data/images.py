@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from ghn.data.find import find_data, folder_hash
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_images
+from ghn.data.sheets import read_tiles
 from ghn.errors import ConfigError, DataError
 
 __all__ = ["ImageData", "augment", "load_images", "normalize"]
@@ -58,14 +59,7 @@ class ImageData:
 
     def take(self, index: Tensor | slice) -> ImageData:
         """Return some of the images."""
-        if isinstance(index, Tensor):
-            index = index.to(self.images.device, non_blocking=True)
         return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
-
-    def to(self, device: torch.device) -> ImageData:
-        """Return the images on a device."""
-        images, labels = self.images.to(device), self.labels.to(device)
-        return dataclasses.replace(self, images=images, labels=labels)
 
 
 def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
@@ -160,20 +154,10 @@ def _read_sheets(split: str, folder: Path) -> Pictures:
     labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
     lines = (folder / "classes.txt").read_text(encoding="utf-8").split("\n")
     sheets = sorted(folder.glob(f"{split}_[0-9][0-9].*"))
-    tiles = np.concatenate([_tiles(path) for path in sheets])[: len(labels)]
+    tiles = np.concatenate([read_tiles(path, TILE, TILE) for path in sheets])[: len(labels)]
     if len(tiles) != len(labels):
         raise ValueError(f"{len(tiles)} images but {len(labels)} labels")
     return tiles, labels, tuple(line.split("\t")[0] for line in lines if line)
-
-
-def _tiles(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(path) as sheet:
-        pixels = np.asarray(sheet.convert("RGB"))
-    rows, columns = pixels.shape[0] // TILE, pixels.shape[1] // TILE
-    grid = pixels.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
-    return grid.reshape(rows * columns, TILE, TILE, 3)
 
 
 def _read_mnist(split: str, folder: Path) -> Pictures:

@@ -16,10 +16,10 @@ from torch import nn
 
 from ghn.graphs import smooth_channels
 from ghn.methods.neumeta.baselines import Slimmable, fresh, strongest_first, tune
-from ghn.methods.neumeta.benchmarks import Source
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.family import Family
 from ghn.methods.neumeta.fit import Progress
+from ghn.methods.neumeta.source import Source
 from ghn.registry import Registry
 
 __all__ = ["ARMS", "GENERATE", "Arm", "Setting", "zeroed"]
@@ -46,7 +46,7 @@ class Setting:
     @property
     def tail(self) -> nn.Module:
         """The part of the network that is resized."""
-        return self.source.network.tail
+        return self.source.tail
 
     @property
     def example(self) -> Any:
@@ -107,7 +107,13 @@ def _fitted(family: Family, setting: Setting) -> tuple[Callable[[float], nn.Modu
         kept, _ = type(family).load(setting.path, family.model, example_inputs=setting.example)
         if kept.config == family.config:
             return kept.sample, kept.num_parameters()
-    family.fit(setting.source.train, progress=setting.progress)
+    task = setting.source.task
+    family.fit(
+        setting.source.train,
+        loss=task.loss,
+        divergence=task.divergence,
+        progress=setting.progress,
+    )
     family.save(setting.path)
     return family.sample, family.num_parameters()
 
@@ -130,6 +136,8 @@ def _one_by_one(begin_anew: bool) -> Maker:
                 setting.source.train,
                 setting.config.replace(steps=2 * steps if begin_anew else steps),
                 teacher=setting.tail,
+                loss=setting.source.task.loss,
+                divergence=setting.source.task.divergence,
             )
 
         return network, 0

@@ -19,7 +19,15 @@ from ghn.graphs import channel_ties
 from ghn.graphs.ties import forget_caches, named_tensors, permute_channels
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.family import Family
-from ghn.methods.neumeta.fit import Loss, checked, descend, endless, task_loss
+from ghn.methods.neumeta.fit import (
+    Divergence,
+    Loss,
+    checked,
+    class_divergence,
+    descend,
+    endless,
+    task_loss,
+)
 from ghn.methods.neumeta.structures import Structure
 from ghn.rng import preserve_global_state
 
@@ -103,6 +111,7 @@ def tune(
     *,
     teacher: nn.Module,
     loss: Loss = F.cross_entropy,
+    divergence: Divergence = class_divergence,
 ) -> nn.Module:
     """Train the generated parameters of a network of one width, in place, as families are trained.
 
@@ -113,6 +122,7 @@ def tune(
         config: Steps, `base_rate` and losses.
         teacher: The full network.
         loss: The task's.
+        divergence: As for `Family.fit`.
     """
     names = set(generated)
     model.eval().requires_grad_(False)
@@ -125,7 +135,7 @@ def tune(
 
     def objective() -> Tensor:
         inputs, labels = checked(next(stream), device)
-        return task_loss(config, teacher, model(inputs), inputs, labels, loss)
+        return task_loss(config, teacher, model(inputs), (inputs, labels), loss, divergence)
 
     groups = [{"params": parameters, "lr": config.base_rate}]
     descend(groups, config, config.steps, objective)

@@ -1,61 +1,95 @@
-"""The benchmarks: data, a trained network, and what its body makes of the data, computed once.
-
-Shape letters used in this file:
-    n: images. c: channels. h, w: height and width.
-"""
+"""The benchmarks: data, a network, what it is for, and how it is trained."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float16, Int64
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ghn.data import ImageData, augment, load_images, normalize
-from ghn.errors import CheckpointError
-from ghn.io import read_tensors, write_tensors
-from ghn.methods.neumeta.fit import READ, finite
-from ghn.methods.neumeta.networks import ResNet
+from ghn.data import augment, load_images, load_scenes
+from ghn.methods.neumeta.features import Examples
+from ghn.methods.neumeta.networks import VAE, ResNet, UNet
+from ghn.methods.neumeta.tasks import CLASSES, IMAGES, PIXELS, Task
 from ghn.registry import Registry
-from ghn.rng import make_generator, preserve_global_state
 
-__all__ = ["BENCHMARKS", "Benchmark", "Features", "Source", "accuracy", "source_of"]
+__all__ = ["BENCHMARKS", "SPLITS", "Benchmark"]
 
-AT_ONCE = 500
 SPLITS = {"test": ("train", "test"), "val": ("fit", "val")}
-KIND = "source"
+SCENES = {"train": "train", "fit": "train", "val": "val", "test": "test"}
+
+Batch = tuple[Tensor, Tensor]
+
+
+def _sgd(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+
+
+def _adamw(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, rate, weight_decay=1e-2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A network and the data that it is for.
+    """A network, what it is for, and the data.
 
     Attributes:
         summary: One line.
-        data: Name for `ghn.data.load_images`.
-        side: Height and width of images, in pixels.
-        network: Builds the untrained network.
-        steps: SGD steps with which it is trained.
+        data: Name of the data.
+        read: Reads a split of it: `"train"`, `"test"`, or for choices `"fit"`, `"val"`.
+        task: What the network is for.
+        network: Builds the untrained network, of a `body` and a `tail`.
+        steps: Steps with which it is trained.
         rate: Their largest learning rate.
-        augmented: Whether images are shifted and flipped meanwhile.
+        optimizer: What takes them.
+        vary: Changes a batch meanwhile, given a generator on the CPU; None for no change.
         batch: Images in a step, here and in all that follows.
         settings: Settings of families, over their defaults.
     """
 
     summary: str
     data: str
-    side: int
-    network: Callable[[], ResNet]
+    read: Callable[[str], Examples]
+    task: Task = CLASSES
+    network: Callable[[], nn.Module]
     steps: int
     rate: float = 0.1
-    augmented: bool = False
+    optimizer: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer] = _sgd
+    vary: Callable[[Tensor, Tensor, torch.Generator], Batch] | None = None
     batch: int = 64
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _classes(name: str, side: int) -> Callable[[str], Examples]:
+    def read(split: str) -> Examples:
+        data = load_images(name, split, side)
+        return Examples(data.images, data.labels, data.hash)
+
+    return read
+
+
+def _scenes(split: str) -> Examples:
+    data = load_scenes("camvid", SCENES[split])
+    return Examples(data.images, data.labels, data.hash)
+
+
+def _grey(split: str) -> Examples:
+    data = load_images("mnist", split, 28)
+    images = data.images[:, :1].contiguous()
+    return Examples(images, images, data.hash)
+
+
+def _shift(images: Tensor, labels: Tensor, generator: torch.Generator) -> Batch:
+    return augment(images, generator), labels
+
+
+def _mirror(images: Tensor, labels: Tensor, generator: torch.Generator) -> Batch:
+    """Flip scenes left to right at random, with the classes of their pixels."""
+    flip = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+    return images, torch.where(flip[:, None, None], labels.flip(-1), labels)
 
 
 BENCHMARKS: Registry[Benchmark] = Registry("benchmark")
@@ -65,7 +99,7 @@ BENCHMARKS.register("digits")(
     Benchmark(
         summary="scikit-learn's 8 x 8 digits; a convolution and two residual blocks of 32 channels",
         data="digits",
-        side=8,
+        read=_classes("digits", 8),
         network=lambda: ResNet((32,), (0,), 2, 10, stride=2),
         steps=500,
         settings={
@@ -79,132 +113,50 @@ BENCHMARKS.register("cifar10")(
     Benchmark(
         summary="CIFAR-10; ResNet-20, of which the last two blocks are resized",
         data="cifar10",
-        side=32,
+        read=_classes("cifar10", 32),
         network=lambda: ResNet((16, 32, 64), (3, 3, 1), 2, 10),
         steps=12_000,
-        augmented=True,
+        vary=_shift,
         batch=128,
         settings={"steps": 4000, "widths": 9, "decoder": {"hidden": 192, "bands": 7}},
     )
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Features:
-    """What the body made of images, in half precision, and their labels.
-
-    Attributes:
-        values: Features.
-        labels: Class of each image.
-        batch: Images of a batch.
-        seed: Of the order of batches.
-    """
-
-    values: Float16[Tensor, "n c h w"]
-    labels: Int64[Tensor, " n"]
-    batch: int
-    seed: int
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches in random order, without end."""
-        generator = make_generator(self.seed, "batches")
-        while True:
-            order = torch.randperm(len(self.labels), generator=generator).to(self.values.device)
-            for index in order.split(self.batch):
-                yield self.values[index].float(), self.labels[index]
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A trained network and its features.
-
-    Attributes:
-        network: The network.
-        train: Features to train on.
-        test: Features to score on.
-    """
-
-    network: ResNet
-    train: Features
-    test: Features
-
-
-def source_of(
-    benchmark: Benchmark,
-    split: str,
-    seed: int,
-    path: Path,
-    device: torch.device,
-    progress: Callable[[int, int, str], None],
-) -> Source:
-    """Return the trained network of a seed, from its file if it was trained before.
-
-    Args:
-        benchmark: What it is.
-        split: `"test"`, or `"val"` to choose settings by.
-        seed: Of weights and batches.
-        path: Where it is kept.
-        device: Where the network and its features shall be.
-        progress: Called with steps done, steps in all, and a text.
-    """
-    train, test = (load_images(benchmark.data, s, benchmark.side).to(device) for s in SPLITS[split])
-    with preserve_global_state():
-        torch.default_generator.manual_seed(seed)
-        network = benchmark.network().to(device)
-    header = {"summary": benchmark.summary, "steps": benchmark.steps, "data": train.hash}
-    if path.exists():
-        tensors, found = read_tensors(path, KIND)
-        if found != header:
-            raise CheckpointError(f"{path} is of another benchmark: {found}; choose another --out")
-        network.load_state_dict(tensors)
-    else:
-        _train(network, benchmark, train, seed, progress)
-        write_tensors(path, network.state_dict(), KIND, header)
-    network.eval()
-    parts = [_features(network.body, data, benchmark.batch, seed) for data in (train, test)]
-    return Source(network, *parts)
-
-
-def accuracy(model: nn.Module, features: Features) -> float:
-    """Return the share of a model's right answers, in percent, over all features."""
-    parts = zip(features.values.split(AT_ONCE), features.labels.split(AT_ONCE), strict=True)
-    with torch.no_grad():
-        right = [(model(x.float()).argmax(1) == y).sum() for x, y in parts]
-    return 100.0 * int(torch.stack(right).sum()) / len(features.labels)
-
-
-def _train(
-    network: nn.Module,
-    benchmark: Benchmark,
-    data: ImageData,
-    seed: int,
-    progress: Callable[[int, int, str], None],
-) -> None:
-    generator = make_generator(seed, "source")
-    optimizer = torch.optim.SGD(
-        network.parameters(), benchmark.rate, momentum=0.9, weight_decay=5e-4, nesterov=True
+BENCHMARKS.register("camvid")(
+    Benchmark(
+        summary="CamVid at 192 x 144; a U-Net, of which the last two blocks are resized",
+        data="camvid",
+        read=_scenes,
+        task=PIXELS,
+        network=lambda: UNet((48, 64, 96, 128), 2, 11),
+        steps=4000,
+        rate=2e-3,
+        optimizer=_adamw,
+        vary=_mirror,
+        batch=8,
+        settings={
+            "steps": 2000,
+            "widths": 9,
+            "calibration": 24,
+            "decoder": {"hidden": 192, "bands": 7},
+        },
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, benchmark.rate, total_steps=benchmark.steps
+)
+BENCHMARKS.register("mnist-vae")(
+    Benchmark(
+        summary="MNIST; a variational autoencoder, of which the decoder's blocks are resized",
+        data="mnist",
+        read=_grey,
+        task=IMAGES,
+        network=lambda: VAE(28, 64, 16),
+        steps=6000,
+        rate=2e-3,
+        optimizer=_adamw,
+        batch=128,
+        settings={
+            "steps": 3000,
+            "widths": 9,
+            "clip": 10.0,
+            "decoder": {"hidden": 192, "bands": 7},
+        },
     )
-    network.train()
-    unread = []
-    for step in range(benchmark.steps):
-        chosen = data.take(torch.randint(len(data), (benchmark.batch,), generator=generator))
-        images = augment(chosen.images, generator) if benchmark.augmented else chosen.images
-        loss = F.cross_entropy(network(normalize(images)), chosen.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        unread.append(loss.detach())
-        if len(unread) == READ or step + 1 == benchmark.steps:
-            last = finite(unread, step + 1 - len(unread))[-1]
-            unread.clear()
-            progress(step + 1, benchmark.steps, f"full network, loss {last:.3f}")
-
-
-@torch.no_grad()
-def _features(body: nn.Module, data: ImageData, batch: int, seed: int) -> Features:
-    parts = [body(normalize(images)).half() for images in data.images.split(AT_ONCE)]
-    return Features(torch.cat(parts), data.labels, batch, seed)
+)

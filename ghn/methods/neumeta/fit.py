@@ -29,9 +29,19 @@ from ghn.rng import make_generator, preserve_global_state
 if TYPE_CHECKING:
     from ghn.methods.neumeta.family import Family
 
-__all__ = ["Fitted", "Loss", "Progress", "fit", "reconstruction"]
+__all__ = [
+    "Divergence",
+    "Fitted",
+    "Loss",
+    "Progress",
+    "class_divergence",
+    "fit",
+    "reconstruction",
+]
 
 Loss = Callable[[Any, Any], Tensor]
+Divergence = Callable[[Any, Any, float], Tensor]
+"""Of outputs, those of the full network, and a temperature."""
 Progress = Callable[[int, int, str], None]
 HELD = 10.0  # steps; an average of few steps is an average of those
 READ = 20  # steps between looks at the losses: a GPU is waited for no more often than that
@@ -51,11 +61,23 @@ class Fitted:
     distance: float
 
 
+def class_divergence(outputs: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return the mean divergence of softened classes, which lie along the second axis.
+
+    Source: Hinton et al. 2015 (arXiv 1503.02531).
+    """
+    target = (target / temperature).log_softmax(1)
+    outputs = (outputs / temperature).log_softmax(1)
+    apart = (target.exp() * (target - outputs)).sum(1).mean()
+    return temperature**2 * apart
+
+
 def fit(
     family: Family,
     batches: Iterable[Any],
     *,
     loss: Loss = F.cross_entropy,
+    divergence: Divergence = class_divergence,
     progress: Progress = lambda done, total, text: None,
 ) -> Fitted:
     """Train a family.
@@ -64,6 +86,7 @@ def fit(
         family: What is trained, by its own settings.
         batches: Pairs (inputs, labels); gone through as often as there are steps.
         loss: The task's, of outputs and labels.
+        divergence: How far outputs are from those of the full network; by default, of classes.
         progress: Called with steps done, steps in all, and a text.
 
     Raises:
@@ -75,7 +98,7 @@ def fit(
         torch.default_generator.manual_seed(family.config.seed)
         family.ghn.train()
         try:
-            losses = _train(family, batches, loss, progress)
+            losses = _train(family, batches, (loss, divergence), progress)
         except BaseException:
             _set(family.trained(), before)
             raise
@@ -86,7 +109,9 @@ def fit(
         return Fitted(losses, reconstruction(family, full, weighted=False).item())
 
 
-def _train(family: Family, batches: Iterable[Any], loss: Loss, progress: Progress) -> list[float]:
+def _train(
+    family: Family, batches: Iterable[Any], losses_of: tuple[Loss, Divergence], progress: Progress
+) -> list[float]:
     """Warm up, then train; each with an optimiser of its own, since their gradients differ."""
     config, structures = family.config, family.structures
     sizes, stream = random_sizes(family), endless(batches)
@@ -100,7 +125,7 @@ def _train(family: Family, batches: Iterable[Any], loss: Loss, progress: Progres
         return reconstruction(family, structures.at(next(sizes)), weighted=False)
 
     def objective() -> Tensor:
-        return _loss(family, structures.at(next(sizes)), next(stream), loss)
+        return _loss(family, structures.at(next(sizes)), next(stream), *losses_of)
 
     stored = {*family.base.values()}
     groups = [
@@ -180,12 +205,14 @@ def finite(values: list[Tensor], first: int) -> list[float]:
     return losses
 
 
-def _loss(family: Family, structure: Structure, batch: Any, loss: Loss) -> Tensor:
+def _loss(
+    family: Family, structure: Structure, batch: Any, loss: Loss, divergence: Divergence
+) -> Tensor:
     config = family.config
     inputs, labels = checked(batch, family.device)
     emitted = family.emit(structure)
     outputs = family.run(structure, inputs, emitted)
-    total = task_loss(config, family.model, outputs, inputs, labels, loss)
+    total = task_loss(config, family.model, outputs, (inputs, labels), loss, divergence)
     if config.reconstruction:
         full = family.structures.at(family.structures.full)
         total = total + config.reconstruction * reconstruction(family, full)
@@ -206,23 +233,21 @@ def checked(batch: Any, device: torch.device) -> tuple[Any, Any]:
 
 
 def task_loss(
-    config: FamilyConfig, teacher: nn.Module, outputs: Any, inputs: Any, labels: Any, loss: Loss
+    config: FamilyConfig,
+    teacher: nn.Module,
+    outputs: Any,
+    batch: tuple[Any, Any],
+    loss: Loss,
+    divergence: Divergence,
 ) -> Tensor:
     """Return the task's loss and the divergence from the full network's outputs."""
+    inputs, labels = batch
     total = config.task * loss(outputs, labels)
     if config.distillation:
         with torch.no_grad():
             target = teacher(inputs)
-        total = total + config.distillation * _divergence(outputs, target, config.temperature)
+        total = total + config.distillation * divergence(outputs, target, config.temperature)
     return total
-
-
-def _divergence(outputs: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Return the divergence of softened classes, over the second axis."""
-    target = (target / temperature).log_softmax(1)
-    outputs = (outputs / temperature).log_softmax(1)
-    apart = (target.exp() * (target - outputs)).sum(1).mean()
-    return temperature**2 * apart
 
 
 def reconstruction(family: Family, structure: Structure, weighted: bool = True) -> Tensor:

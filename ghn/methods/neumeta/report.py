@@ -1,22 +1,36 @@
-"""Results of a run: a table by width, a plot of accuracy against parameters, files."""
+"""Results of a run: a table by width, a plot of scores against parameters, pictures, files."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from ghn.io import atomic_path, write_json, write_text
-from ghn.pages import Figure, Figures, Line, Report, Table, facts_of, line_plot
+from ghn.methods.neumeta.tasks import Task
+from ghn.pages import (
+    Figure,
+    Figures,
+    Image,
+    Line,
+    Report,
+    Strip,
+    Table,
+    facts_of,
+    line_plot,
+    picture,
+)
 from ghn.pages.markdown import markdown_table
 from ghn.pages.plots import COLOURS, draw_lines
 
-__all__ = ["Result", "Row"]
+__all__ = ["Result", "Row", "picture_name"]
 
-X, Y = "parameters of the resized part", "accuracy, %"
-CAPTION = "Accuracy in percent by share of the full width, mean ± standard deviation over seeds."
+X = "parameters of the resized part"
+CAPTION = "by share of the full width, mean ± standard deviation over seeds"
+PICTURES = "pictures.png"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +41,7 @@ class Row:
         arm: Its name.
         width: Share of the full width.
         seed: The seed.
-        accuracy: In percent, over all of the data that is scored on.
+        score: Over all of the data that is scored on; what it is, the task says.
         parameters: Of the network of that width, without its body.
         stored: Numbers that stand for the generated weights of all widths; 0 where each width has
             weights of its own.
@@ -37,7 +51,7 @@ class Row:
     arm: str
     width: float
     seed: int
-    accuracy: float
+    score: float
     parameters: int
     stored: int
     seconds: float
@@ -50,13 +64,15 @@ class Result:
     Attributes:
         name: Short name, for folders.
         title: What was measured.
+        task: What networks were trained for.
         rows: One for each arm, seed and width.
-        folder: Where families are.
+        folder: Where families and pictures are.
         files: Paths that were written.
     """
 
     name: str
     title: str
+    task: Task
     rows: list[Row]
     folder: Path
     files: list[Path] = dataclasses.field(default_factory=list)
@@ -75,13 +91,13 @@ class Result:
         }
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return headings and cells: accuracies in percent, over seeds."""
+        """Return headings and cells: scores over seeds."""
         columns = ["arm", ">stored numbers", *(f">{width:.1%}" for width in self.widths)]
         cells = [
             [
                 arm,
                 f"{groups[0][0].stored:,}" if groups[0][0].stored else "-",
-                *(_spread([row.accuracy for row in group]) for group in groups),
+                *(_spread([row.score for row in group], self.task.digits) for group in groups),
             ]
             for arm, groups in self.by_arm().items()
         ]
@@ -89,10 +105,16 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
-        return {"title": self.title, "rows": [dataclasses.asdict(row) for row in self.rows]}
+        rows = [dataclasses.asdict(row) for row in self.rows]
+        return {"title": self.title, "score": self.task.score, "rows": rows}
+
+    @property
+    def caption(self) -> str:
+        """What the table shows."""
+        return f"{self.task.score[:1].upper()}{self.task.score[1:]}, {CAPTION}."
 
     def write(self, folder: Path, record: dict[str, Any]) -> None:
-        """Write `results.json`, `results.md`, `accuracy.svg` and `report.html`.
+        """Write `results.json`, `results.md`, `scores.svg`, `report.html`, and pictures if any.
 
         Args:
             folder: Where to.
@@ -101,16 +123,19 @@ class Result:
         write_json(folder / "results.json", {**self.to_dict(), "record": record})
         columns, rows = self.table()
         lines = [
-            *(f"# {self.title}", "", *markdown_table(columns, rows), "", CAPTION, ""),
+            *(f"# {self.title}", "", *markdown_table(columns, rows), "", self.caption, ""),
             *(f"Command: `{record['command']}`", ""),
             f"Machine: {json.dumps(record['machine'])}; versions: {json.dumps(record['versions'])}",
             "",
         ]
         write_text(folder / "results.md", "\n".join(lines))
-        self.draw(folder / "accuracy.svg")
+        self.draw(folder / "scores.svg")
         write_text(folder / "report.html", self.report(record))
-        names = ("results.json", "results.md", "accuracy.svg", "report.html")
+        names = ("results.json", "results.md", "scores.svg", "report.html")
         self.files += [folder / name for name in names]
+        if self.pictures():
+            self.draw_pictures(folder / PICTURES)
+            self.files.append(folder / PICTURES)
         self.files += sorted(self.folder.glob("*.safetensors"))
 
     def report(self, record: dict[str, Any]) -> str:
@@ -123,36 +148,74 @@ class Result:
             command=record["command"],
             facts=facts_of(record),
         )
-        figure = Figure(line_plot(lines, X, Y, legend=True), f"{Y}, against {X}; bands: all seeds")
-        report.add(Table(columns, rows, caption=CAPTION), Figures([figure]))
+        score = self.task.score
+        plot = line_plot(lines, X, score, legend=True)
+        figure = Figure(plot, f"{score}, against {X}; bands: all seeds")
+        report.add(Table(columns, rows, caption=self.caption), Figures([figure]))
+        images = [
+            Image(path.read_bytes(), f"{arm}, {width:.1%} of the width")
+            for (arm, width), path in self.pictures().items()
+        ]
+        if images:
+            report.add(Strip(images, heading="What they do"))
         return report.to_html()
 
+    def pictures(self) -> dict[tuple[str, float], Path]:
+        """Return pictures of the first seed by arm and width, from wide to narrow."""
+        paths = {
+            (arm, width): self.folder / picture_name(arm, self.rows[0].seed, width)
+            for arm in self.by_arm()
+            for width in reversed(self.widths)
+        }
+        return {key: path for key, path in paths.items() if path.exists()}
+
+    def draw_pictures(self, path: Path) -> None:
+        """Draw all pictures: a column for each arm, a row for each width."""
+        from matplotlib.image import imread
+
+        found = {key: imread(file) for key, file in self.pictures().items()}
+        arms, widths = list(self.by_arm()), self.widths[::-1]
+        height, width = next(iter(found.values())).shape[:2]
+        size = (2.4 * len(arms) + 0.6, 2.4 * len(widths) * height / width + 0.4)
+        with picture(path, size, dpi=150) as canvas:
+            grid = canvas.subplots(len(widths), len(arms), squeeze=False)
+            for axes, (share, arm) in zip(grid.flat, itertools.product(widths, arms), strict=True):
+                axes.set(xticks=[], yticks=[], title=arm if share == widths[0] else "")
+                axes.set_ylabel(f"{share:.1%}" if arm == arms[0] else "")
+                if (arm, share) in found:
+                    axes.imshow(found[arm, share])
+
     def lines(self) -> list[Line]:
-        """Return accuracy against parameters, a line for each arm."""
+        """Return scores against parameters, a line for each arm."""
         return [
             Line(
                 label=arm,
                 x=[group[0].parameters for group in groups],
-                runs=list(zip(*([r.accuracy for r in group] for group in groups), strict=True)),
+                runs=list(zip(*([r.score for r in group] for group in groups), strict=True)),
                 colour=COLOURS[place % len(COLOURS)],
             )
             for place, (arm, groups) in enumerate(self.by_arm().items())
         ]
 
     def draw(self, path: Path) -> None:
-        """Draw accuracy against parameters."""
+        """Draw scores against parameters."""
         from matplotlib.figure import Figure as Canvas
 
         canvas = Canvas(figsize=(7.0, 4.4), layout="constrained")
         axes = canvas.subplots()
         draw_lines(axes, self.lines())
         axes.set_xlabel(X)
-        axes.set_ylabel(Y)
+        axes.set_ylabel(self.task.score)
         axes.legend(frameon=False, fontsize=8)
         with atomic_path(path) as temporary:
             canvas.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-def _spread(values: list[float]) -> str:
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def picture_name(arm: str, seed: int, width: float) -> str:
+    """Return the name of the file that shows what an arm does at a width."""
+    return f"{arm}-{seed}-{width:g}.png"
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

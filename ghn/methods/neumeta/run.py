@@ -17,23 +17,17 @@ from typing import Any
 from torch import nn
 
 from ghn.config import Config
-from ghn.data import load_images
 from ghn.device import choose_device
 from ghn.errors import ConfigError
-from ghn.io import append_line
+from ghn.io import append_line, atomic_path
 from ghn.methods.neumeta.arms import ARMS, Setting
-from ghn.methods.neumeta.benchmarks import (
-    BENCHMARKS,
-    SPLITS,
-    Benchmark,
-    Source,
-    accuracy,
-    source_of,
-)
+from ghn.methods.neumeta.benchmarks import BENCHMARKS, SPLITS, Benchmark
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.groups import SizeWarning
-from ghn.methods.neumeta.report import Result, Row
+from ghn.methods.neumeta.report import Result, Row, picture_name
+from ghn.methods.neumeta.source import Source, source_of
+from ghn.pages import encode_png
 
 __all__ = ["RunConfig", "data_of", "run"]
 
@@ -43,7 +37,7 @@ class RunConfig(Config):
     """Settings of `ghn run neumeta`.
 
     Attributes:
-        benchmark: A network and its data: digits, cifar10.
+        benchmark: A network and its data: digits, cifar10, camvid, mnist-vae.
         arms: What to compare: field, field-on-base, field-on-frozen-base, base-alone, slimmable,
             slimmable-all-widths, individual, pruned-tuned, pruned, interpolated,
             interpolated-smooth, zeroed.
@@ -119,19 +113,20 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
         for width in config.widths
     ]
     title = f"{config.benchmark} ({benchmark.summary}), {config.split} split"
-    return Result(folder.name, title, [done[key] for key in keys], folder)
+    return Result(folder.name, title, benchmark.task, [done[key] for key in keys], folder)
 
 
 def data_of(config: RunConfig) -> dict[str, str]:
     """Return the name and the digest of the data of a run, for its record."""
-    name = BENCHMARKS[config.benchmark].data
-    return {name: load_images(name, "test", BENCHMARKS[config.benchmark].side).hash}
+    benchmark = BENCHMARKS[config.benchmark]
+    return {benchmark.data: benchmark.read("test").hash}
 
 
 def _score(arm: str, setting: Setting, widths: list[float]) -> list[Row]:
     """Return the rows of an arm; all at once, since most arms are trained for all widths."""
     begun = time.perf_counter()
     network, stored = ARMS[arm].make(setting)
+    task = setting.source.task
     rows = []
     for width in widths:
         model = _quietly(network, width)
@@ -140,13 +135,17 @@ def _score(arm: str, setting: Setting, widths: list[float]) -> list[Row]:
                 arm=arm,
                 width=width,
                 seed=setting.config.seed,
-                accuracy=accuracy(model, setting.source.test),
+                score=task.measure(model, setting.source.test),
                 parameters=sum(p.numel() for p in model.parameters()),
                 stored=stored,
                 seconds=time.perf_counter() - begun,
             )
         )
         begun = time.perf_counter()
+        if task.picture is not None:
+            path = setting.path.parent / picture_name(arm, setting.config.seed, width)
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(encode_png(task.picture(model, setting.source.test)))
     return rows
 
 

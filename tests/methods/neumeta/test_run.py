@@ -8,8 +8,10 @@ import torch
 
 from ghn.errors import ConfigError, UnknownNameError
 from ghn.methods.neumeta import run as module
-from ghn.methods.neumeta.benchmarks import BENCHMARKS, accuracy, source_of
+from ghn.methods.neumeta.benchmarks import BENCHMARKS
 from ghn.methods.neumeta.run import RunConfig, run
+from ghn.methods.neumeta.source import source_of
+from ghn.methods.neumeta.tasks import accuracy
 
 TINY = {"decoder": {"hidden": 8, "layers": 1, "rank": 4, "bands": 3}, "widths": 2}
 RECORD = {"command": "ghn run neumeta", "machine": {}, "versions": {}}
@@ -41,9 +43,7 @@ def test_a_run_scores_every_arm_at_every_width_and_goes_on_where_it_stopped(tmp_
     second = run(config(tmp_path, arms=("field", "zeroed")))
 
     assert trained == [("field", [1.0]), ("zeroed", [0.5, 1.0])]
-    accuracies = [row.accuracy for row in first.rows]
-    assert [row.accuracy for row in second.rows] == accuracies
-    assert [row.parameters for row in first.rows][:2] != accuracies
+    assert [row.score for row in second.rows] == [row.score for row in first.rows]
 
 
 def test_results_have_a_table_a_plot_a_report_and_the_family_files(tmp_path):
@@ -56,7 +56,7 @@ def test_results_have_a_table_a_plot_a_report_and_the_family_files(tmp_path):
     assert found["rows"][0]["parameters"] < found["rows"][1]["parameters"]
     assert "| field |" in (tmp_path / "written" / "results.md").read_text()
     assert "<svg" in (tmp_path / "written" / "report.html").read_text()
-    assert {p.name for p in result.files} >= {"accuracy.svg", "field-0.safetensors"}
+    assert {p.name for p in result.files} >= {"scores.svg", "field-0.safetensors"}
 
 
 def test_the_score_is_over_all_test_images(tmp_path):

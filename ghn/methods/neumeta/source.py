@@ -1,0 +1,126 @@
+"""The trained full network of a benchmark, and what its body makes of the data, computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ghn.data import normalize
+from ghn.errors import CheckpointError
+from ghn.io import read_tensors, write_tensors
+from ghn.methods.neumeta.benchmarks import SPLITS, Benchmark
+from ghn.methods.neumeta.features import AT_ONCE, Examples, Features
+from ghn.methods.neumeta.fit import READ, Progress, finite
+from ghn.methods.neumeta.tasks import Task
+from ghn.rng import make_generator, preserve_global_state
+
+__all__ = ["Source", "source_of"]
+
+KIND = "source"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A trained network and its features.
+
+    Attributes:
+        network: The network.
+        task: What it is for.
+        train: Features to train on.
+        test: Features to score on.
+    """
+
+    network: nn.Module
+    task: Task
+    train: Features
+    test: Features
+
+    @property
+    def tail(self) -> nn.Module:
+        """The part that is resized."""
+        return self.network.get_submodule("tail")
+
+
+def source_of(
+    benchmark: Benchmark,
+    split: str,
+    seed: int,
+    path: Path,
+    device: torch.device,
+    progress: Progress,
+) -> Source:
+    """Return the trained network of a seed, from its file if it was trained before.
+
+    Args:
+        benchmark: What it is.
+        split: `"test"`, or `"val"` to choose settings by.
+        seed: Of weights and batches.
+        path: Where it is kept.
+        device: Where the network and its features shall be.
+        progress: Called with steps done, steps in all, and a text.
+    """
+    train, test = (benchmark.read(s).to(device) for s in SPLITS[split])
+    with preserve_global_state():
+        torch.default_generator.manual_seed(seed)
+        network = benchmark.network().to(device)
+    header = {"summary": benchmark.summary, "steps": benchmark.steps, "data": train.hash}
+    if path.exists():
+        tensors, found = read_tensors(path, KIND)
+        if found != header:
+            raise CheckpointError(f"{path} is of another benchmark: {found}; choose another --out")
+        network.load_state_dict(tensors)
+    else:
+        _train(network, benchmark, train, seed, progress)
+        write_tensors(path, network.state_dict(), KIND, header)
+    network.eval()
+    body = network.get_submodule("body")
+    parts = [_features(body, data, benchmark.batch, seed) for data in (train, test)]
+    return Source(network, benchmark.task, *parts)
+
+
+def _train(
+    network: nn.Module, benchmark: Benchmark, data: Examples, seed: int, progress: Progress
+) -> None:
+    generator = make_generator(seed, "source")
+    optimizer = benchmark.optimizer(network.parameters(), benchmark.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, benchmark.rate, total_steps=benchmark.steps
+    )
+    objective = benchmark.task.objective or _plain(benchmark.task)
+    network.train()
+    unread: list[Tensor] = []
+    for step in range(benchmark.steps):
+        index = torch.randint(len(data), (benchmark.batch,), generator=generator)
+        images, labels = data.take(index)
+        if benchmark.vary is not None:
+            images, labels = benchmark.vary(images, labels, generator)
+        loss = objective(network, normalize(images), labels, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        unread.append(loss.detach())
+        if len(unread) == READ or step + 1 == benchmark.steps:
+            last = finite(unread, step + 1 - len(unread))[-1]
+            unread.clear()
+            progress(step + 1, benchmark.steps, f"full network, loss {last:.3f}")
+
+
+def _plain(task: Task) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:
+    return lambda network, images, labels, generator: task.loss(network(images), labels)
+
+
+@torch.no_grad()
+def _features(body: nn.Module, data: Examples, batch: int, seed: int) -> Features:
+    found = [_halved(body(normalize(x))) for x in data.images.split(AT_ONCE * batch)]
+    parts = [torch.cat(part) for part in zip(*found, strict=True)]
+    return Features(parts[0], data.labels, batch, seed, *parts[1:])
+
+
+def _halved(features: Tensor | tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Return features, and their standard deviations if they have some, in half precision."""
+    return [x.half() for x in ([features] if isinstance(features, Tensor) else features)]
