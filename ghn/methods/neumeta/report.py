@@ -8,10 +8,21 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ghn.io import atomic_path, write_json, write_text
-from ghn.pages import Figure, Figures, Line, Report, Table, facts_of, line_plot
+from ghn.io import write_json, write_text
+from ghn.pages import (
+    Details,
+    Figure,
+    Figures,
+    Line,
+    Report,
+    Table,
+    facts_of,
+    line_key,
+    line_plot,
+    picture,
+)
 from ghn.pages.markdown import markdown_table
-from ghn.pages.plots import COLOURS, draw_lines
+from ghn.pages.plots import COLOURS, draw_lines, plain_numbers
 
 __all__ = ["Result", "Row"]
 
@@ -76,7 +87,7 @@ class Result:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells: accuracies in percent, over seeds."""
-        columns = ["arm", ">stored numbers", *(f">{width:.1%}" for width in self.widths)]
+        columns = ["arm", ">stored numbers", *(f">{100 * width:g}\u00a0%" for width in self.widths)]
         cells = [
             [
                 arm,
@@ -108,24 +119,37 @@ class Result:
         ]
         write_text(folder / "results.md", "\n".join(lines))
         self.draw(folder / "accuracy.svg")
-        write_text(folder / "report.html", self.report(record))
+        write_text(folder / "report.html", self.report(record).to_html())
         names = ("results.json", "results.md", "accuracy.svg", "report.html")
         self.files += [folder / name for name in names]
         self.files += sorted(self.folder.glob("*.safetensors"))
 
-    def report(self, record: dict[str, Any]) -> str:
-        """Return the report as one HTML page."""
+    def report(self, record: dict[str, Any]) -> Report:
+        """Return the report as a page."""
         columns, rows = self.table()
         lines = self.lines()
         report = Report(
             title="Networks of any width",
             subtitle=self.title,
+            verdict=self._verdict(),
             command=record["command"],
             facts=facts_of(record),
         )
-        figure = Figure(line_plot(lines, X, Y, legend=True), f"{Y}, against {X}; bands: all seeds")
-        report.add(Table(columns, rows, caption=CAPTION), Figures([figure]))
-        return report.to_html()
+        figure = Figure(line_plot(lines, X, Y), f"{Y.capitalize()}, against {X}; bands: all seeds")
+        report.add(
+            Table(columns, rows, caption=CAPTION, heading="Accuracy by width"),
+            Figures([figure], key=line_key(lines), heading="Accuracy by size"),
+            Details("All numbers", self.to_dict()),
+        )
+        return report
+
+    def _verdict(self) -> str:
+        """Say what the arms have at the narrowest width."""
+        accuracies = [
+            f"{arm} {statistics.fmean(row.accuracy for row in groups[0]):.1f} %"
+            for arm, groups in self.by_arm().items()
+        ]
+        return f"At {100 * self.widths[0]:g} % of the width: {', '.join(accuracies)}."
 
     def lines(self) -> list[Line]:
         """Return accuracy against parameters, a line for each arm."""
@@ -141,16 +165,13 @@ class Result:
 
     def draw(self, path: Path) -> None:
         """Draw accuracy against parameters."""
-        from matplotlib.figure import Figure as Canvas
-
-        canvas = Canvas(figsize=(7.0, 4.4), layout="constrained")
-        axes = canvas.subplots()
-        draw_lines(axes, self.lines())
-        axes.set_xlabel(X)
-        axes.set_ylabel(Y)
-        axes.legend(frameon=False, fontsize=8)
-        with atomic_path(path) as temporary:
-            canvas.savefig(temporary, format="svg", metadata={"Date": None})
+        with picture(path, (7.0, 4.4)) as figure:
+            axes = figure.subplots()
+            draw_lines(axes, self.lines())
+            axes.set_xlabel(X)
+            axes.set_ylabel(Y)
+            plain_numbers(axes)
+            axes.legend(frameon=False, fontsize=8)
 
 
 def _spread(values: list[float]) -> str:
