@@ -93,7 +93,8 @@ def test_on_a_phone_a_wide_table_scrolls_under_the_names_of_its_rows(browser, re
     show(browser, reports / "initialization.html", width=390)
 
     before, after, cut = browser.execute_script("""
-        const table = document.querySelector(".scroll"), left = (e) => e.getBoundingClientRect().left;
+        const table = document.querySelector(".scroll");
+        const left = (e) => e.getBoundingClientRect().left;
         const [name, next] = table.querySelectorAll("tbody td");
         const before = [left(name), left(next)];
         table.scrollLeft = 80;
