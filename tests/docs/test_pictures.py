@@ -44,9 +44,7 @@ def test_the_page_that_is_photographed_is_one_that_the_first_command_writes(name
 
 
 def test_a_command_runs_in_this_environment_on_files_of_this_repository():
-    words = pictures.words_of(
-        "python tests/browser.py a.html docs/images/a.png --do 'page.x'"
-    )
+    words = pictures.words_of("python tests/browser.py a.html docs/images/a.png --do 'page.x'")
 
     assert words == [
         sys.executable,
