@@ -25,7 +25,7 @@ BIN := $(VENV)/bin
 # This clone comes first on the import path, whichever clone a shared environment was made from.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help demo docs test test-slow test-zoo lint check install clean dependencies
+.PHONY: help demo docs pictures test test-slow test-zoo lint check install clean dependencies
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ test-zoo: install  ## trace whole model zoos
 docs: install  ## the documentation site, in build/site; broken links and undocumented names fail
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[docs]'
 	$(BIN)/python docs/build.py
+
+pictures: install  ## the pictures of the docs again, with Chromium; ARGS names some of them
+	$(BIN)/python docs/pictures.py $(ARGS)
 
 lint: install  ## style, formatting, types, import layers
 	$(BIN)/ruff check .

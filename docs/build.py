@@ -9,6 +9,7 @@ a public name that the reference leaves out.
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,11 @@ def main() -> int:
             target = SOURCE / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [file.relative_to(SOURCE).as_posix() for file in SOURCE.rglob("*.md")]
+    if stray := [page for page in pages if not re.search(rf"[ :]{re.escape(page)}$", menu, re.M)]:
+        sys.stderr.write(f"In no menu of mkdocs.yml: {', '.join(stray)}.\n")
+        return 1
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     if status := subprocess.call(command, cwd=ROOT):
         return status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 
@@ -11,9 +12,13 @@ from ghn.benchmarks.compare import Run
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
 from ghn.benchmarks.init.save import init_report
+from ghn.benchmarks.outcome import DemoConfig, DemoResult, ModelResult, Prediction
 from ghn.benchmarks.records import make_record
+from ghn.benchmarks.report import demo_report
 from ghn.methods.continual.page import continual_report
 from ghn.methods.continual.report import Result, Row
+from ghn.methods.hypercrl import report as hypercrl
+from ghn.methods.neumeta import report as neumeta
 from ghn.pages import (
     Cell,
     Details,
@@ -145,7 +150,72 @@ def control() -> Report:
     return report
 
 
+def demo() -> Report:
+    """The report of `ghn demo`, for models that nobody trained."""
+    config = DemoConfig(steps=20, seeds=(0, 1, 2))
+    models = [
+        ModelResult(
+            name=name,
+            what="made up",
+            elements=123_456,
+            prediction=Prediction(0.5, 7, {"unsupported": 2}, "made up"),
+            rates={"default": 1e-2, "predicted": 3e-3},
+            runs={
+                start: [Run([2.3 - 0.05 * i for i in range(20)], [(0, low), (20, low + 0.2)])] * 3
+                for start, low in (("default", 0.1), ("predicted", 0.3))
+            },
+        )
+        for name in ("mobilenetv3_small_050", "ViT", "DenseNet")
+    ]
+    record = make_record("ghn demo --steps 20", (0, 1, 2), {"name": "digits"})
+    return demo_report(DemoResult(config, "digits", models, record, 12.0))
+
+
+def dynamics() -> Report:
+    """The report of `ghn run hypercrl`: films, and a logarithmic axis."""
+    tasks = ["standard", "reversed", "weak motors"]
+    rows = [
+        hypercrl.Row(
+            method,
+            seed,
+            188_090,
+            [
+                {t: {"error": 0.1 * growth ** (i - j) + 0.01 * seed, "returns": [-8.0 - i, -7.0],
+                     "done": None, "seconds": 1.0} for j, t in enumerate(tasks[: i + 1])}
+                for i in range(3)
+            ],
+            [1_500_000 + 2_000 * i for i in range(3)],
+            [{"random": 0.5, "planned": 20.0, "fitting": 4.0}] * 3,
+            {},
+        )
+        for method, growth in (("dense", 1.0), ("fine-tuning", 4.0))
+        for seed in range(2)
+    ]  # fmt: skip
+    film = encode_png(np.tile(np.linspace(0, 1, 900), (150, 1)))
+    films = {"standard": film, "reversed": film, "weak motors": "no film: no display"}
+    changes = {"reversed": 0.9, "weak motors": 0.4}
+    result = hypercrl.Result("made-up", "reacher, made-up numbers", tasks, changes, rows, films)
+    return result.report(make_record("ghn run hypercrl", (0, 1), {"mujoco": "0"}).to_dict())
+
+
+def widths() -> Report:
+    """The report of `ghn run neumeta`: seven widths, seven arms."""
+    arms = ("field-on-base", "field", "slimmable", "pruned", "interpolated-smooth", "zeroed")
+    rows = [
+        neumeta.Row(arm, width, seed, 98.0 - (1 - width) ** 2 * 9 * place + seed / 9,
+                    int(37_120 * width), 196_464 if "field" in arm else 0, 12.0)
+        for place, arm in enumerate(arms)
+        for width in (0.125, 0.25, 0.5, 0.66, 0.75, 0.84, 1.0)
+        for seed in range(3)
+    ]  # fmt: skip
+    result = neumeta.Result("made-up", "digits, made-up numbers", rows, Path())
+    return result.report(make_record("ghn run neumeta", (0, 1, 2), {"digits": "0"}).to_dict())
+
+
 EXAMPLES = {
+    "demo": demo,
+    "dynamics": dynamics,
+    "widths": widths,
     "long": long,
     "initialization": initialization,
     "continual": continual,

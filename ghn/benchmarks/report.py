@@ -65,8 +65,8 @@ def _cells(model: ModelResult, result: DemoResult) -> list[Cell]:
     ]
 
 
-def demo_report(result: DemoResult) -> str:
-    """Return the report as one HTML text without references to anything outside."""
+def demo_report(result: DemoResult) -> Report:
+    """Return the report of a demo."""
     report = Report(
         title="Predicted against default initialization",
         subtitle=f"ghn demo on {result.dataset}, {result.record.date}, {result.seconds:.0f} s",
@@ -84,7 +84,7 @@ def demo_report(result: DemoResult) -> str:
         Points(_method(result), heading="How it was measured"),
         Details("All numbers as JSON", result.to_dict()),
     )
-    return report.to_html()
+    return report
 
 
 def _describe(model: ModelResult) -> str:

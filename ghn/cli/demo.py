@@ -82,7 +82,7 @@ def demo(
     config = (fast_config() if fast else DemoConfig()).replace(**settings)
     with progress_bar("Training from both starts") as ticker:
         result = run_demo(config, ticker)
-    write_text(out, demo_report(result))
+    write_text(out, demo_report(result).to_html())
     if picture is not None:
         draw_curves(result, picture)
     if as_json:

@@ -39,7 +39,9 @@ def graph(
     ] = None,
     unfold: Annotated[
         bool,
-        typer.Option("--unfold", help="In a picture, draw every copy of repeated blocks."),
+        typer.Option(
+            "--unfold", help="Draw every copy of repeated blocks, in a page or a picture."
+        ),
     ] = False,
     ties: Annotated[
         bool,
@@ -55,16 +57,24 @@ def graph(
     Example: ghn graph timm:resnet18 -o resnet18.html
     """
     from ghn.graphs import trace
+    from ghn.io import write_text
     from ghn.zoo.library import resolve_model
 
-    if ties and (output is None or output.suffix.lower() != ".html"):
+    kind = output.suffix.lower() if output else ""
+    if ties and kind != ".html":
         raise ConfigError(f"--ties needs a page, -o FILE.html, got -o {output}")
+    if unfold and kind in ("", ".json"):
+        raise ConfigError(
+            f"--unfold needs a page or a picture, -o FILE.html or FILE.svg, got -o {output}; a "
+            "graph without one has every copy of its blocks anyway"
+        )
     built = resolve_model(model, device="meta", **parse_model_arguments(model_arg))
     traced = trace(built)
     if output is not None:
-        flags = {"-o": output, "--ties": ties, "--model-arg": model_arg}
-        if output.suffix.lower() == ".html":
-            _write_page(built, traced, output, model, shell_command("graph", model, flags), ties)
+        if kind == ".html":
+            flags = {"-o": output, "--ties": ties, "--unfold": unfold, "--model-arg": model_arg}
+            page = _page(built, traced, model, shell_command("graph", model, flags), ties, unfold)
+            write_text(output, page)
         else:
             _write(traced, output, unfold)
         note(f"Wrote {output}.")
@@ -74,15 +84,14 @@ def graph(
         _print_summary(model, traced)
 
 
-def _write_page(
-    built: nn.Module, traced: ParamGraph, output: Path, name: str, command: str, ties: bool
-) -> None:
+def _page(
+    built: nn.Module, traced: ParamGraph, name: str, command: str, ties: bool, unfold: bool
+) -> str:
     from ghn.graphs import channel_ties
     from ghn.graphs.page import graph_page
-    from ghn.io import write_text
 
     found = channel_ties(built) if ties else None
-    write_text(output, graph_page(traced, name, command=command, ties=found))
+    return graph_page(traced, name, command=command, ties=found, unfolded=unfold)
 
 
 def _write(traced: ParamGraph, output: Path, unfold: bool) -> None:

@@ -151,9 +151,7 @@ class RecurrentDecoder(nn.Module):
         with torch.enable_grad():
             if not learns:
                 inputs = inputs.detach().requires_grad_()
-            states = torch.lstm(inputs, (start, start), weights, True, 1, 0.0, True, False, True)[
-                0
-            ]
+            states = torch.lstm(inputs, (start, start), weights, True, 1, 0.0, True, False, True)[0]
         return (states if learns else states.detach()).reshape(batch, steps, -1)
 
     @torch.no_grad()

@@ -74,13 +74,22 @@ def _layers(kept: Iterable[int], edges: list[tuple[int, int]]) -> dict[int, int]
     return depth
 
 
-def _columns(depth: Mapping[int, int], edges: list[tuple[int, int]]) -> list[int]:
-    """Choose the first layer of every column: where few edges are cut, and columns fill a page."""
+def _columns(
+    depth: Mapping[int, int], edges: list[tuple[int, int]], wholes: Iterable[list[int]]
+) -> list[int]:
+    """Choose the first layer of every column: where few ways and no repeated blocks are cut."""
     total = max(depth.values(), default=0) + 1
-    cut = [0] * (total + 1)  # cut[l]: edges that cross from above layer l to layer l or below
+    lowest: dict[int, int] = {}
     for u, v in edges:
-        for layer in range(depth[u] + 1, depth[v] + 1):
+        lowest[u] = max(lowest.get(u, 0), depth[v])
+    cut = [0] * (total + 1)  # cut[l]: operators above layer l that one at l or below reads
+    for u, low in lowest.items():
+        for layer in range(depth[u] + 1, low + 1):
             cut[layer] += 1
+    for whole in wholes:
+        layers = [depth[node] for node in whole]
+        for layer in range(min(layers) + 1, max(layers) + 1):
+            cut[layer] += len(edges)
     rows = max(MIN_ROWS, int(math.sqrt(total * PITCH * 1.3 / ROW)))
     starts = [0]
     while total - starts[-1] > rows:
@@ -89,10 +98,15 @@ def _columns(depth: Mapping[int, int], edges: list[tuple[int, int]]) -> list[int
     return starts
 
 
-def _places(folded: Folded) -> dict[int, Place]:
-    """Give every node a place: nodes of a layer sorted by the mean place of what they read."""
+def _places(folded: Folded, wholes: Iterable[list[int]] = ()) -> dict[int, Place]:
+    """Give every node a place: nodes of a layer sorted by the mean place of what they read.
+
+    Args:
+        folded: What is drawn.
+        wholes: Nodes that stay in one column where that can be.
+    """
     depth = _layers(folded.kept, folded.edges)
-    starts = _columns(depth, folded.edges)
+    starts = _columns(depth, folded.edges, wholes)
     sources: dict[int, list[int]] = {n: [] for n in folded.kept}
     for u, v in folded.edges:
         sources[v].append(u)
@@ -148,7 +162,8 @@ def draw(graph: ParamGraph, path: str | Path, *, fold_blocks: bool = True) -> No
             "a graph ends in .html, the graph itself in .json"
         )
     folded = fold(graph) if fold_blocks else Folded([*range(len(graph.nodes))], graph.edges, {})
-    places = _places(folded) or {0: Place(0.0, 0.0, 0)}
+    repeats = _repeated(graph, folded)
+    places = _places(folded, repeats.values()) or {0: Place(0.0, 0.0, 0)}
     left = min(p.x for p in places.values()) - PITCH / 2 - LEGEND_WIDTH
     right = max(p.x for p in places.values()) + PITCH / 2 + 0.35
     kinds = _kinds_present(graph, folded)
@@ -161,7 +176,7 @@ def draw(graph: ParamGraph, path: str | Path, *, fold_blocks: bool = True) -> No
         axes.set_xlim(left, right)
         axes.set_ylim(bottom, top)
         axes.set_axis_off()
-        _draw_repeats(axes, graph, folded, places)
+        _draw_repeats(axes, folded, repeats, places)
         _draw_edges(axes, folded.edges, places, scale)
         _draw_boxes(axes, graph, [n for n in folded.kept if n in places], places, scale)
         _draw_legend(axes, kinds, left + 0.15, scale)
@@ -212,7 +227,7 @@ def _draw_edges(
         if places[u].column == places[v].column:
             axes.add_patch(
                 FancyArrowPatch(
-                    path=_route(places[u], places[v]),
+                    path=_route(places[u], places[v], places.values()),
                     arrowstyle="-|>",
                     mutation_scale=6 * scale,
                     linewidth=0.7 * scale,
@@ -241,7 +256,7 @@ def _draw_edges(
         )
 
 
-def _route(start: Place, end: Place) -> MatplotlibPath:
+def _route(start: Place, end: Place, boxes: Iterable[Place]) -> MatplotlibPath:
     """Return the way of an edge: down to the next layer, or around the boxes in between."""
     from matplotlib.path import Path as MatplotlibPath
 
@@ -251,7 +266,15 @@ def _route(start: Place, end: Place) -> MatplotlibPath:
     if abs(start.x - end.x) < PITCH / 4:
         # Out of the left side and back into it, further out the longer the way is.
         side = -BOX_WIDTH / 2
-        out = side - min(0.16 + 0.025 * (start.y - end.y) / ROW, 0.42)
+        further = min(0.16 + 0.025 * (start.y - end.y) / ROW, 0.42)
+        beside = [
+            box.x
+            for box in boxes
+            if box.column == start.column and end.y < box.y < start.y and box.x < start.x - 0.1
+        ]
+        if beside:
+            return _detour(start, end, min(beside) + side - further)
+        out = side - further
         points = [
             (start.x + side, start.y),
             (start.x + out, start.y),
@@ -264,17 +287,44 @@ def _route(start: Place, end: Place) -> MatplotlibPath:
     return MatplotlibPath(points, [1, 3, 3])
 
 
+def _detour(start: Place, end: Place, x: float) -> MatplotlibPath:
+    """Return a way that goes down at `x`, with round corners."""
+    from matplotlib.path import Path as MatplotlibPath
+
+    edge, turn = start.x - BOX_WIDTH / 2, 0.1
+    points = [
+        (edge, start.y),
+        (x + turn, start.y),
+        *((x, start.y), (x, start.y - turn)),
+        (x, end.y + turn),
+        *((x, end.y), (x + turn, end.y)),
+        (edge, end.y),
+    ]
+    return MatplotlibPath(points, [1, 2, 3, 3, 2, 3, 3, 2])
+
+
+def _repeated(graph: ParamGraph, folded: Folded) -> dict[str, list[int]]:
+    """Return the drawn nodes of each repeated block."""
+    return {
+        scope: [n for n in folded.kept if f"{graph.nodes[n].scope}.".startswith(f"{scope}.")]
+        for scope in folded.repeats
+    }
+
+
 def _draw_repeats(
-    axes: Axes, graph: ParamGraph, folded: Folded, places: Mapping[int, Place]
+    axes: Axes,
+    folded: Folded,
+    repeats: Mapping[str, list[int]],
+    places: Mapping[int, Place],
 ) -> None:
     """Shade each folded block and write how often it occurs."""
     from matplotlib.patches import Rectangle
 
-    for scope, count in folded.repeats.items():
+    for scope, nodes in repeats.items():
         columns: dict[int, list[Place]] = {}
-        for node in folded.kept:
-            if f"{graph.nodes[node].scope}.".startswith(f"{scope}."):
-                columns.setdefault(places[node].column, []).append(places[node])
+        for node in nodes:
+            columns.setdefault(places[node].column, []).append(places[node])
+        longest = max(columns.values(), key=len)
         for inside in columns.values():
             left = min(p.x for p in inside) - BOX_WIDTH / 2 - 0.12
             right = max(p.x for p in inside) + BOX_WIDTH / 2 + 0.3
@@ -283,8 +333,10 @@ def _draw_repeats(
             size = right - left, high - low
             shade = Rectangle((left, low), *size, facecolor=LINE, alpha=0.16, zorder=0)
             axes.add_patch(shade)
-            style: dict[str, Any] = {"rotation": 270, "ha": "right", "va": "top", "color": INK}
-            axes.text(right - 0.06, high - 0.06, f"{scope}, {count} times", fontsize=7, **style)
+            if inside is longest:
+                style: dict[str, Any] = {"rotation": 270, "ha": "right", "va": "top", "color": INK}
+                words = f"{scope}, {folded.repeats[scope]} times"
+                axes.text(right - 0.06, high - 0.06, words, fontsize=7, **style)
 
 
 def _kinds_present(graph: ParamGraph, folded: Folded) -> list[str]:

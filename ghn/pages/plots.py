@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,14 @@ __all__ = [
     "line_key",
     "line_plot",
     "matrix_plot",
+    "plain_numbers",
 ]
 
 # At least 3 : 1 against both the light and the dark page, and told apart by the colour-blind.
 COLOURS = ("#7a8290", "#d9622b", "#3b82c4", "#2f9e6b", "#a563c9", "#b08a1e")
 TEXT = "#010203"  # stands for the page's text colour until the SVG is written
 SIZE = (4.6, 3.1)  # inches
+LARGE = 10_000  # from here on numbers of an axis have their thousands apart
 
 Numbers = Sequence[float] | Sequence[int]
 
@@ -88,12 +91,10 @@ def line_plot(
         draw_lines(axes, lines)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        if log_x:
-            axes.set_xscale("log")
-        elif all(isinstance(x, int) for line in lines for x in line.x):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if log_y:
-            axes.set_yscale("log")
+        plain_numbers(axes, log_x=log_x, log_y=log_y)
+        if not log_x and all(isinstance(x, int) for line in lines for x in line.x):
+            few = max(x for line in lines for x in line.x) >= LARGE  # wide numbers, fewer of them
+            axes.xaxis.set_major_locator(MaxNLocator(5 if few else 10, integer=True))
         if legend:
             axes.legend(frameon=False, fontsize=9)
 
@@ -103,6 +104,23 @@ def line_plot(
 def line_key(lines: Sequence[Line]) -> dict[str, str]:
     """Return what each line shows and its colour, for the key of several figures."""
     return dict(zip([line.label for line in lines], _colours(lines), strict=True))
+
+
+def plain_numbers(axes: Axes, *, log_x: bool = False, log_y: bool = False) -> None:
+    """Write an axis' numbers as people do: 20,000 and 0.05, not 20000 and 5 x 10 to the -2."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    for name, axis, is_log in (("x", axes.xaxis, log_x), ("y", axes.yaxis, log_y)):
+        low, high = axis.get_data_interval()
+        if is_log:
+            axes.set(**{f"{name}scale": "log"})
+            decades = math.log10(high / low) if low > 0 else 2.0
+            steps = (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
+            axis.set_major_locator(LogLocator(subs=steps, numticks=12))
+            axis.set_minor_formatter(NullFormatter())
+        if is_log or max(-low, high) >= LARGE:
+            axis.set_major_formatter(plain)
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:

@@ -123,7 +123,7 @@ def test_the_table_shows_means_and_spreads():
 def test_the_report_is_well_formed_and_has_two_figures_a_model():
     tags = Tags()
 
-    tags.feed(demo_report(result(AHEAD, BEHIND)))
+    tags.feed(demo_report(result(AHEAD, BEHIND)).to_html())
 
     assert tags.open == []
     assert tags.seen.count("svg") == 4  # loss and accuracy
@@ -131,7 +131,7 @@ def test_the_report_is_well_formed_and_has_two_figures_a_model():
 
 
 def test_the_report_refers_to_nothing_outside():
-    page = demo_report(result(AHEAD, LEVEL))
+    page = demo_report(result(AHEAD, LEVEL)).to_html()
     tags = Tags()
     tags.feed(page)
 
@@ -143,7 +143,7 @@ def test_the_report_refers_to_nothing_outside():
 
 
 def test_the_report_carries_the_command_the_seeds_and_all_numbers():
-    page = html.unescape(demo_report(result(AHEAD)))
+    page = html.unescape(demo_report(result(AHEAD)).to_html())
 
     assert "ghn demo --steps 20 --dataset digits" in page
     assert "Seeds 0, 1, 2" in page
@@ -153,15 +153,15 @@ def test_the_report_carries_the_command_the_seeds_and_all_numbers():
 
 
 def test_text_from_outside_is_escaped():
-    assert "a test <model>" not in demo_report(result(AHEAD))
-    assert "a test &lt;model&gt;" in demo_report(result(AHEAD))
+    assert "a test <model>" not in demo_report(result(AHEAD)).to_html()
+    assert "a test &lt;model&gt;" in demo_report(result(AHEAD)).to_html()
 
 
 def test_a_report_of_a_diverged_run_still_forms():
     broken = model("Broken", [0.1], [0.1])
     broken.runs["predicted"][0].losses[:] = [math.nan] * 20
 
-    page = html.unescape(demo_report(result(broken)))
+    page = html.unescape(demo_report(result(broken)).to_html())
 
     assert "never of 20" in page
     assert "NaN" not in re.search(r"<pre>(\{.*\})</pre>", page, re.DOTALL)[1]  # not valid in JSON

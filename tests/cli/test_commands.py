@@ -94,6 +94,19 @@ def test_a_page_with_ties_says_so_in_its_command_and_nothing_else_takes_them(tmp
     assert [p.name for p in tmp_path.iterdir()] == ["graph.html"]
 
 
+def test_a_page_begins_unfolded_where_asked_and_a_graph_without_a_drawing_refuses(tmp_path):
+    ok("graph", "vits:1", "-o", str(tmp_path / "graph.html"), "--unfold")
+
+    data = json.loads(re.search(r'id="data">(.*?)<', (tmp_path / "graph.html").read_text())[1])
+    assert data["unfolded"] is True
+    assert data["command"] == "ghn graph vits:1 -o graph.html --unfold"
+    for given in (["-o", str(tmp_path / "x.json")], []):
+        refused = RUN.invoke(app, ["graph", "vits:1", *given, "--unfold"])
+        assert refused.exit_code == 1
+        assert "--unfold needs a page or a picture" in refused.output
+    assert [p.name for p in tmp_path.iterdir()] == ["graph.html"]
+
+
 def test_a_command_line_is_written_that_a_shell_reads_back(tmp_path):
     flags = {
         "-o": tmp_path / "my page.html",

@@ -11,7 +11,7 @@ from PIL import Image
 from ghn.errors import ConfigError
 from ghn.graphs import Node
 from ghn.graphs.blocks import Folded
-from ghn.graphs.draw import BOX_HEIGHT, BOX_WIDTH, _places, draw
+from ghn.graphs.draw import BOX_HEIGHT, BOX_WIDTH, _places, _route, draw
 
 
 def test_boxes_never_overlap():
@@ -38,6 +38,33 @@ def test_arrows_inside_a_column_point_downwards():
         places[u].y > places[v].y if places[u].column == places[v].column else True
         for u, v in graph.edges
     )
+
+
+def test_an_edge_passes_beside_the_boxes_of_other_operators():
+    # A shortcut past a layer of three boxes, as around the tanh approximation of GELU.
+    nodes = [Node("linear", f"m{i}") for i in range(7)]
+    edges = [(0, 1), (1, 2), (1, 3), (1, 4), (3, 5), (5, 6), (1, 5), (0, 6)]
+    places = _places(Folded(list(range(len(nodes))), sorted(edges), {}))
+
+    for u, v in edges:
+        (way,) = _route(places[u], places[v], places.values()).to_polygons(closed_only=False)
+        for other in set(places) - {u, v}:
+            for (x, y), (a, b) in itertools.pairwise(way):
+                for share in (0.0, 0.25, 0.5, 0.75):
+                    dx = abs(x + share * (a - x) - places[other].x)
+                    dy = abs(y + share * (b - y) - places[other].y)
+                    assert dx > BOX_WIDTH / 2 or dy > BOX_HEIGHT / 2, (u, v, other)
+
+
+def test_a_column_ends_before_a_repeated_block_and_not_within_it():
+    graph = chain(*[(f"a{i}", 8) for i in range(12)])  # 38 layers, of which 34 fit a column
+    folded = Folded(list(range(len(graph.nodes))), graph.edges, {})
+    block = list(range(30, 36))
+
+    columns = {_places(folded, [block])[node].column for node in block}
+
+    assert columns == {1}
+    assert len({_places(folded)[node].column for node in block}) == 2
 
 
 def test_a_drawing_is_valid_svg_with_all_labels(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -154,3 +155,24 @@ def test_the_facts_of_a_record_are_told_in_words():
         "Seeds": "0, 1",
         "Date": "2026-01-01",
     }
+
+
+def words_of(svg):
+    return [html.unescape(word) for word in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+
+def test_an_axis_writes_plain_numbers_whatever_its_scale():
+    few = line_plot([Line("a", [1, 2], [[0.16, 0.9]])], "x", "y", log_y=True)
+    many = line_plot([Line("a", [10, 10_000_000], [[1.0, 2.0]])], "x", "y", log_x=True)
+    large = line_plot([Line("a", [0, 40_000], [[1.0, 2.0]])], "x", "y")
+
+    assert {"0.2", "0.5"} <= set(words_of(few))
+    assert {"10", "1,000", "10,000,000"} <= set(words_of(many))
+    assert "20,000" in words_of(large)
+    assert not re.search(r"mathtext|10\^|×", few + many)  # noqa: RUF001
+
+
+def test_a_logarithmic_axis_takes_what_is_not_above_nothing():
+    svg = line_plot([Line("a", [1, 2], [[0.0, 5.0]])], "x", "y", log_y=True)
+
+    assert "1" in words_of(svg)

@@ -30,6 +30,28 @@ def test_a_report_renders_with_contrast_and_asks_for_nothing(browser, reports, n
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
+# Pairs of texts in one plot that cover each other by more than a pixel.
+COVERED = """
+const covered = [];
+for (const plot of document.querySelectorAll("figure svg")) {
+  const boxes = [...plot.querySelectorAll("text")].map((t) => [t, t.getBoundingClientRect()]);
+  boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const tall = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (wide > 1 && tall > 1) covered.push(`${a.textContent} and ${b.textContent}`);
+  }));
+}
+return covered;
+"""
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_words_and_numbers_of_a_plot_do_not_cover_each_other(browser, reports, name):
+    show(browser, reports / f"{name}.html")
+
+    assert browser.execute_script(COVERED) == []
+
+
 def test_a_column_of_numbers_sorts_by_number_both_ways(browser, reports):
     show(browser, reports / "long.html")
     head = browser.find_elements("css selector", "th button")[1]
@@ -65,6 +87,22 @@ def test_a_report_prints_light_and_without_buttons(browser, reports):
 
     assert back == "rgb(255, 255, 255)"
     assert shown == "none"
+
+
+def test_on_a_phone_a_wide_table_scrolls_under_the_names_of_its_rows(browser, reports):
+    show(browser, reports / "initialization.html", width=390)
+
+    before, after, cut = browser.execute_script("""
+        const table = document.querySelector(".scroll");
+        const left = (e) => e.getBoundingClientRect().left;
+        const [name, next] = table.querySelectorAll("tbody td");
+        const before = [left(name), left(next)];
+        table.scrollLeft = 80;
+        return [before, [left(name), left(next)], table.scrollWidth - table.clientWidth];
+    """)
+
+    assert cut > 80
+    assert after == [before[0], before[1] - 80]
 
 
 def test_a_strip_of_images_scrolls_by_itself_and_shows_every_image(browser, reports):

@@ -43,6 +43,7 @@ def graph_page(
     notes: Iterable[str] = (),
     provenance: Mapping[str, Provenance] | None = None,
     ties: ChannelTies | None = None,
+    unfolded: bool = False,
 ) -> str:
     """Return a self-contained HTML page that shows a graph.
 
@@ -54,6 +55,7 @@ def graph_page(
         provenance: After a prediction: where each parameter's values come from, by name.
         ties: What `ghn.graphs.channel_ties` found in the model: to hover over an axis of a
             parameter shows all axes of the same channels.
+        unfolded: Whether the page begins with every copy of repeated blocks; they fold there too.
 
     Raises:
         ConfigError: If `provenance` or `ties` speak of what the graph has not.
@@ -70,6 +72,7 @@ def graph_page(
         **_graph_data(graph),
         "provenance": {n: p.to_json() for n, p in (provenance or {}).items()} or None,
         "ties": _ties_data(graph, ties) if ties else [],
+        "unfolded": unfolded,
     }
     return make_page(
         f"{title}: graph",

@@ -105,13 +105,14 @@ class Result:
         return {"title": self.title, "rows": rows}
 
     def write(self, folder: Path, record: dict[str, Any]) -> None:
-        """Write `results.json`, `results.md`, `matrix.svg` and `report.html`.
+        """Write `continual-NAME.json`, `.md`, `.svg`, and `.html`, the report.
 
         Args:
             folder: Where to.
             record: Where the result comes from: command, machine, versions.
         """
-        write_json(folder / "results.json", {**self.to_dict(), "record": record})
+        stem = folder / f"continual-{self.name.removesuffix('-test')}"
+        write_json(stem.with_suffix(".json"), {**self.to_dict(), "record": record})
         columns, rows = self.table()
         lines = [
             f"# {self.title}",
@@ -126,11 +127,10 @@ class Result:
             f"Machine: {json.dumps(record['machine'])}; versions: {json.dumps(record['versions'])}",
             "",
         ]
-        write_text(folder / "results.md", "\n".join(lines))
-        self.draw(folder / "matrix.svg")
-        write_text(folder / "report.html", continual_report(self, record).to_html())
-        names = ("results.json", "results.md", "matrix.svg", "report.html")
-        self.files += [folder / name for name in names]
+        write_text(stem.with_suffix(".md"), "\n".join(lines))
+        self.draw(stem.with_suffix(".svg"))
+        write_text(stem.with_suffix(".html"), continual_report(self, record).to_html())
+        self.files += [stem.with_suffix(end) for end in (".json", ".md", ".svg", ".html")]
 
     def draw(self, path: Path) -> None:
         """Draw the mean matrix of accuracies of each method."""

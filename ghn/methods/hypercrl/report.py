@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from ghn.io import atomic_path, write_json, write_text
+from ghn.io import write_json, write_text
 from ghn.methods.hypercrl.film import Film
 from ghn.methods.sequence.runs import spread
 from ghn.pages import (
     Details,
     Figure,
     Figures,
+    Image,
     Line,
     Report,
+    Strip,
     Table,
     Text,
     facts_of,
     line_key,
     line_plot,
+    picture,
 )
 from ghn.pages.markdown import markdown_table
-from ghn.pages.plots import COLOURS, draw_lines
+from ghn.pages.plots import COLOURS, draw_lines, plain_numbers
 
 __all__ = ["Result", "Row"]
 
@@ -168,15 +170,14 @@ class Result:
         report = Report(
             title="Dynamics learned task after task",
             subtitle=self.title,
+            verdict=self._verdict(),
             command=record["command"],
             facts=facts_of(record),
         )
-        for task, film in self.films.items():
-            text = f"{self.rows[0].method}, task “{task}”, after all tasks"
-            report.add(Text(f"{text}: {film}") if isinstance(film, str) else _strip(film, text))
         report.add(Table(*self.table(), caption=ABOUT, heading="After the last task"))
         key = line_key(self._lines()[0][0])
         report.add(Figures(self._figures(), key=key, heading="Task by task"))
+        report.add(*self._films())
         report.add(
             Table(
                 *self.phases(), caption="Seconds of the processor, mean over seeds.", heading="Time"
@@ -185,6 +186,29 @@ class Result:
         report.add(Text(self._differences(), quiet=True))
         report.add(Details("All numbers", self.to_dict()))
         return report
+
+    def _verdict(self) -> str:
+        """Say what became of the first task's model."""
+        ratios = [
+            f"{method} {_mean([row.error_ratio() for row in rows]):.2f}"
+            for method, rows in self.by_method().items()
+        ]
+        return (
+            f"Error of the first task's model after all {len(self.tasks)} tasks, over its error "
+            f"when it was new: {', '.join(ratios)}."
+        )
+
+    def _films(self) -> list[Strip | Text]:
+        """Return a strip for each film, or why there is none."""
+        heading = f"Episodes that {self.rows[0].method} plans, after all tasks"
+        parts: list[Strip | Text] = []
+        for task, film in self.films.items():
+            if isinstance(film, str):
+                parts.append(Text(f"Task “{task}”: {film}", heading=heading, quiet=True))
+            else:
+                parts.append(Strip([Image(film, f"Task “{task}”")], heading=heading))
+            heading = ""
+        return parts
 
     def _figures(self) -> list[Figure]:
         return [
@@ -196,20 +220,16 @@ class Result:
 
     def _draw(self, path: Path) -> None:
         """Draw the error of the first task, the time of each task, and what is kept."""
-        from matplotlib.figure import Figure as Canvas
-
-        figure = Canvas(figsize=(11.0, 3.2), layout="constrained")
-        panels = figure.subplots(1, 3)
-        for axes, (lines, label, log) in zip(panels, self._lines(), strict=True):
-            draw_lines(axes, lines)
-            axes.set_xlabel("tasks learned")
-            axes.set_ylabel(label)
-            axes.set_yscale("log" if log else "linear")
-            axes.set_ylim(bottom=None if log else 0)
-            axes.set_xticks(lines[0].x)
-        panels[0].legend(frameon=False, fontsize=8)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
+        with picture(path, (11.0, 3.2)) as figure:
+            panels = figure.subplots(1, 3)
+            for axes, (lines, label, log) in zip(panels, self._lines(), strict=True):
+                draw_lines(axes, lines)
+                axes.set_xlabel("tasks learned")
+                axes.set_ylabel(label)
+                plain_numbers(axes, log_y=log)
+                axes.set_ylim(bottom=None if log else 0)
+                axes.set_xticks(lines[0].x)
+            panels[0].legend(frameon=False, fontsize=8)
 
     def _lines(self) -> list[tuple[list[Line], str, bool]]:
         """Return lines over tasks: what they show, the axis' name, whether it is logarithmic."""
@@ -253,11 +273,6 @@ class Result:
             "",
         ]
         return "\n".join(lines)
-
-
-def _strip(film: bytes, text: str) -> Figure:
-    data = base64.b64encode(film).decode()
-    return Figure(f'<img src="data:image/png;base64,{data}" alt="" style="width: 100%">', text)
 
 
 def _mean_new(row: Row) -> float:

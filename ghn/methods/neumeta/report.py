@@ -9,9 +9,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ghn.io import atomic_path, write_json, write_text
+from ghn.io import write_json, write_text
 from ghn.methods.neumeta.tasks import Task
 from ghn.pages import (
+    Details,
     Figure,
     Figures,
     Image,
@@ -20,17 +21,17 @@ from ghn.pages import (
     Strip,
     Table,
     facts_of,
+    line_key,
     line_plot,
     picture,
 )
 from ghn.pages.markdown import markdown_table
-from ghn.pages.plots import COLOURS, draw_lines
+from ghn.pages.plots import COLOURS, draw_lines, plain_numbers
 
 __all__ = ["Result", "Row", "picture_name"]
 
 X = "parameters of the resized part"
 CAPTION = "by share of the full width, mean ± standard deviation over seeds"
-PICTURES = "pictures.png"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Result:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells: scores over seeds."""
-        columns = ["arm", ">stored numbers", *(f">{width:.1%}" for width in self.widths)]
+        columns = ["arm", ">stored numbers", *(f">{100 * width:g}\u00a0%" for width in self.widths)]
         cells = [
             [
                 arm,
@@ -114,13 +115,14 @@ class Result:
         return f"{self.task.score[:1].upper()}{self.task.score[1:]}, {CAPTION}."
 
     def write(self, folder: Path, record: dict[str, Any]) -> None:
-        """Write `results.json`, `results.md`, `scores.svg`, `report.html`, and pictures if any.
+        """Write `neumeta-NAME.json`, `.md`, `.svg`, `.html`, and pictures if any.
 
         Args:
             folder: Where to.
             record: Where the result comes from: command, machine, versions.
         """
-        write_json(folder / "results.json", {**self.to_dict(), "record": record})
+        stem = folder / f"neumeta-{self.name.removesuffix('-test')}"
+        write_json(stem.with_suffix(".json"), {**self.to_dict(), "record": record})
         columns, rows = self.table()
         lines = [
             *(f"# {self.title}", "", *markdown_table(columns, rows), "", self.caption, ""),
@@ -128,37 +130,51 @@ class Result:
             f"Machine: {json.dumps(record['machine'])}; versions: {json.dumps(record['versions'])}",
             "",
         ]
-        write_text(folder / "results.md", "\n".join(lines))
-        self.draw(folder / "scores.svg")
-        write_text(folder / "report.html", self.report(record))
-        names = ("results.json", "results.md", "scores.svg", "report.html")
-        self.files += [folder / name for name in names]
+        write_text(stem.with_suffix(".md"), "\n".join(lines))
+        self.draw(stem.with_suffix(".svg"))
+        write_text(stem.with_suffix(".html"), self.report(record).to_html())
+        self.files += [stem.with_suffix(end) for end in (".json", ".md", ".svg", ".html")]
         if self.pictures():
-            self.draw_pictures(folder / PICTURES)
-            self.files.append(folder / PICTURES)
+            pictures = stem.with_name(f"{stem.name}-pictures.png")
+            self.draw_pictures(pictures)
+            self.files.append(pictures)
         self.files += sorted(self.folder.glob("*.safetensors"))
 
-    def report(self, record: dict[str, Any]) -> str:
-        """Return the report as one HTML page."""
+    def report(self, record: dict[str, Any]) -> Report:
+        """Return the report as a page."""
         columns, rows = self.table()
         lines = self.lines()
         report = Report(
             title="Networks of any width",
             subtitle=self.title,
+            verdict=self._verdict(),
             command=record["command"],
             facts=facts_of(record),
         )
         score = self.task.score
-        plot = line_plot(lines, X, score, legend=True)
-        figure = Figure(plot, f"{score}, against {X}; bands: all seeds")
-        report.add(Table(columns, rows, caption=self.caption), Figures([figure]))
+        figure = Figure(line_plot(lines, X, score), f"{score}, against {X}; bands: all seeds")
+        report.add(
+            Table(columns, rows, caption=self.caption, heading="Scores by width"),
+            Figures([figure], key=line_key(lines), heading="Scores by size"),
+        )
         images = [
-            Image(path.read_bytes(), f"{arm}, {width:.1%} of the width")
+            Image(path.read_bytes(), f"{arm}, {100 * width:g} % of the width")
             for (arm, width), path in self.pictures().items()
         ]
         if images:
             report.add(Strip(images, heading="What they do"))
-        return report.to_html()
+        report.add(Details("All numbers", self.to_dict()))
+        return report
+
+    def _verdict(self) -> str:
+        """Say what the arms have at the narrowest width."""
+        scores = [
+            f"{arm} {statistics.fmean(row.score for row in groups[0]):.{self.task.digits}f}"
+            for arm, groups in self.by_arm().items()
+        ]
+        return (
+            f"{self.task.score}, at {100 * self.widths[0]:g} % of the width: {', '.join(scores)}."
+        )
 
     def pictures(self) -> dict[tuple[str, float], Path]:
         """Return pictures of the first seed by arm and width, from wide to narrow."""
@@ -181,7 +197,7 @@ class Result:
             grid = canvas.subplots(len(widths), len(arms), squeeze=False)
             for axes, (share, arm) in zip(grid.flat, itertools.product(widths, arms), strict=True):
                 axes.set(xticks=[], yticks=[], title=arm if share == widths[0] else "")
-                axes.set_ylabel(f"{share:.1%}" if arm == arms[0] else "")
+                axes.set_ylabel(f"{100 * share:g} %" if arm == arms[0] else "")
                 if (arm, share) in found:
                     axes.imshow(found[arm, share])
 
@@ -199,16 +215,13 @@ class Result:
 
     def draw(self, path: Path) -> None:
         """Draw scores against parameters."""
-        from matplotlib.figure import Figure as Canvas
-
-        canvas = Canvas(figsize=(7.0, 4.4), layout="constrained")
-        axes = canvas.subplots()
-        draw_lines(axes, self.lines())
-        axes.set_xlabel(X)
-        axes.set_ylabel(self.task.score)
-        axes.legend(frameon=False, fontsize=8)
-        with atomic_path(path) as temporary:
-            canvas.savefig(temporary, format="svg", metadata={"Date": None})
+        with picture(path, (7.0, 4.4)) as figure:
+            axes = figure.subplots()
+            draw_lines(axes, self.lines())
+            axes.set_xlabel(X)
+            axes.set_ylabel(self.task.score)
+            plain_numbers(axes)
+            axes.legend(frameon=False, fontsize=8)
 
 
 def picture_name(arm: str, seed: int, width: float) -> str:

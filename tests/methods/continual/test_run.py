@@ -115,12 +115,12 @@ def test_a_run_gives_a_table_and_a_matched_network_has_the_hypernetworks_size(tm
     sizes = [int(row[1].replace(",", "")) for row in rows]
     assert 0.9 < sizes[1] / sizes[0] < 1.05
     result.write(tmp_path, {"command": "ghn run", "machine": {}, "versions": {}})
-    written = json.loads((tmp_path / "results.json").read_text())
+    written = json.loads((tmp_path / "continual-split-digits.json").read_text())
     assert len(written["rows"]) == 4
     assert "backward_transfer" in written["rows"][0]["metrics"]
-    assert "| recurrent |" in (tmp_path / "results.md").read_text()
-    assert (tmp_path / "matrix.svg").read_text().lstrip().startswith("<?xml")
-    page = (tmp_path / "report.html").read_text()
+    assert "| recurrent |" in (tmp_path / "continual-split-digits.md").read_text()
+    assert (tmp_path / "continual-split-digits.svg").read_text().lstrip().startswith("<?xml")
+    page = (tmp_path / "continual-split-digits.html").read_text()
     assert "<pre>ghn run</pre>" in page
     assert page.count("<figure>") == 3  # curves, and a matrix for each method
     assert all(f"<td>{method}</td>" in page for method in config.methods)
@@ -169,8 +169,8 @@ def test_the_command_runs_writes_and_goes_on(tmp_path):
     assert "ghn" in results[0]["record"]["command"]
     folder = tmp_path / "runs" / "split-digits-test"
     assert {p.name for p in folder.iterdir()} == {
-        *("recurrent-0.safetensors", "results.json", "results.md", "matrix.svg"),
-        "report.html",
+        "recurrent-0.safetensors",
+        *(f"continual-split-digits.{end}" for end in ("json", "md", "svg", "html")),
     }
     help_text = CliRunner().invoke(app, ["run", "continual", "--help"]).output
     assert "--benchmark" in help_text

@@ -51,12 +51,12 @@ def test_results_have_a_table_a_plot_a_report_and_the_family_files(tmp_path):
 
     result.write(tmp_path / "written", RECORD)
 
-    found = json.loads((tmp_path / "written" / "results.json").read_text())
+    found = json.loads((tmp_path / "written" / "neumeta-digits.json").read_text())
     assert [r["arm"] for r in found["rows"]][::2] == ["field", "slimmable", "individual", "zeroed"]
     assert found["rows"][0]["parameters"] < found["rows"][1]["parameters"]
-    assert "| field |" in (tmp_path / "written" / "results.md").read_text()
-    assert "<svg" in (tmp_path / "written" / "report.html").read_text()
-    assert {p.name for p in result.files} >= {"scores.svg", "field-0.safetensors"}
+    assert "| field |" in (tmp_path / "written" / "neumeta-digits.md").read_text()
+    assert "<svg" in (tmp_path / "written" / "neumeta-digits.html").read_text()
+    assert {p.name for p in result.files} >= {"neumeta-digits.svg", "field-0.safetensors"}
 
 
 def test_the_score_is_over_all_test_images(tmp_path):

@@ -175,8 +175,8 @@ def test_a_run_scores_and_shows_what_is_no_classifier(name, tmp_path, monkeypatc
     scores = [row.score for row in result.rows]
     assert scores[0] != scores[1]
     assert scores[4] == scores[5]  # zeroed at both widths
-    text = (tmp_path / "written" / "results.md").read_text()
+    text = (tmp_path / "written" / f"neumeta-{name}.md").read_text()
     assert BENCHMARKS[name].task.score.split(" (")[0][1:] in text
     assert len(result.pictures()) == 6
-    assert (tmp_path / "written" / "pictures.png").read_bytes()[1:4] == b"PNG"
-    assert (tmp_path / "written" / "report.html").read_text().count("<img") == 6
+    assert (tmp_path / "written" / f"neumeta-{name}-pictures.png").read_bytes()[1:4] == b"PNG"
+    assert (tmp_path / "written" / f"neumeta-{name}.html").read_text().count("<img") == 6

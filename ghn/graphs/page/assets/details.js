@@ -26,7 +26,7 @@ class Details {
     const { model } = this;
     this.fill(
       element("h2", {}, "Model"),
-      element("p", { class: "quiet" }, "Point at an operator, or go there with the arrow keys."),
+      element("p", { class: "quiet" }, "Point at an operator or tap it, or go there with the arrow keys."),
       model.ties.length ? element("p", { class: "quiet" }, `${model.ties.length} sets of channels: select an `
         + "operator, then point at an axis with a dotted line to see where else its channels are.") : null,
       this.provenanceSummary(),
@@ -120,7 +120,7 @@ class Details {
       element("h3", {}, element("code", {}, parameter.name)),
       element("p", {}, element("span", { class: "role", title: this.model.roles[role] ?? "" }, role),
         " ", this.shape(parameter), element("span", { class: "count" },
-          ` ${parameter.count.toLocaleString("en")} ${parameter.count === 1 ? "element" : "elements"}`)),
+          ` \u00b7 ${parameter.count.toLocaleString("en")} ${parameter.count === 1 ? "element" : "elements"}`)),
       element("p", { class: "quiet" }, facts.join(" \u00b7 ")),
       aliases.length ? element("p", { class: "quiet" }, `Tied: also called ${aliases.join(", ")}`) : null,
       others.length ? this.neighbours("Used elsewhere by", others.map((use) => use.node.index)) : null,

@@ -8,7 +8,8 @@ class Page {
     const byId = (id) => document.getElementById(id);
     this.model = model;
     this.folding = new Folding(model);
-    this.folding.closeUntil(FIRST_DRAWING);
+    if (model.unfolded) this.folding.unfoldAll();
+    else this.folding.closeUntil(FIRST_DRAWING);
     this.canvas = byId("canvas");
     this.view = new View(this.canvas, byId("graph"), byId("map"));
     this.details = new Details(byId("panel"), model, this);

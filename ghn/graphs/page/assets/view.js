@@ -162,6 +162,9 @@ class View {
     }
     paint.strokeStyle = outlineColor;
     paint.lineWidth = 2;
-    paint.strokeRect((-x / scale) * small, (-y / scale) * small, (width / scale) * small, (height / scale) * small);
+    const left = Math.max(1, (-x / scale) * small), top = Math.max(1, (-y / scale) * small);
+    const right = Math.min(this.map.width - 1, ((width - x) / scale) * small);
+    const bottom = Math.min(this.map.height - 1, ((height - y) / scale) * small);
+    paint.strokeRect(left, top, right - left, bottom - top);
   }
 }
