@@ -11,7 +11,7 @@ from torch import nn
 
 from ghn.errors import MissingExtraError, UnsupportedModelError
 from ghn.graphs import channel_ties, smooth_channels
-from ghn.graphs.smooth import channel_distances, path_length
+from ghn.graphs.smooth import _shortest_path, channel_distances, path_length
 from ghn.graphs.ties import named_tensors
 
 pytest.importorskip("fast_tsp")
@@ -138,3 +138,14 @@ def test_without_the_solver_the_error_names_the_extra(monkeypatch):
 
     with pytest.raises(MissingExtraError, match=r"ghn\[neumeta\]"):
         smooth_channels(small_net(), image(8))
+
+
+def test_more_time_changes_nothing_for_few_channels_and_a_path_begins_with_the_lower_number():
+    points = torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+    distances = torch.cdist(points, points, p=1)
+
+    paths = [_shortest_path(distances, seconds) for seconds in (0.1, 0.1, 0.4)]
+
+    assert torch.equal(paths[0], paths[1])
+    assert torch.equal(paths[0], paths[2])
+    assert paths[0][0] < paths[0][-1]

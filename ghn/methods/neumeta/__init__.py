@@ -3,12 +3,13 @@
 from ghn.methods.neumeta.baselines import Slimmable, fresh, strongest_first, tune
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.depths import Run
-from ghn.methods.neumeta.family import Family
+from ghn.methods.neumeta.family import ExperimentalWarning, Family
 from ghn.methods.neumeta.fit import Fitted
 from ghn.methods.neumeta.groups import Group, SizeWarning
 from ghn.methods.neumeta.structures import Structure, Structures
 
 __all__ = [
+    "ExperimentalWarning",
     "Family",
     "FamilyConfig",
     "Fitted",

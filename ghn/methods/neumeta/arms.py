@@ -25,6 +25,7 @@ from ghn.registry import Registry
 __all__ = ["ARMS", "GENERATE", "Arm", "Setting", "zeroed"]
 
 GENERATE = "blocks.*"
+EFFORT = 10.0  # of smoothing: time enough for one order, however busy the machine is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _family(smooth: bool = True, **changes: Any) -> Maker:
     def make(setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
         tail = copy.deepcopy(setting.tail)
         if smooth:
-            smooth_channels(tail, setting.example)
+            smooth_channels(tail, setting.example, effort=EFFORT)
         own = setting.config.to_dict() | changes
         family = Family(
             tail, FamilyConfig.from_dict(own), generate=GENERATE, example_inputs=setting.example

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from ghn.graphs import channel_ties
 from ghn.graphs.ties import forget_caches, named_tensors, permute_channels
 from ghn.methods.neumeta.config import FamilyConfig
+from ghn.methods.neumeta.descend import descend
 from ghn.methods.neumeta.family import Family
 from ghn.methods.neumeta.fit import (
     Divergence,
     Loss,
     checked,
     class_divergence,
-    descend,
     endless,
     task_loss,
 )

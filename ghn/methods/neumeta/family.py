@@ -14,6 +14,7 @@ Source: Yang et al. 2024 (NeuMeta, arXiv 2410.11878). The base and the sums are 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,26 +24,29 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ghn.engine.recalibrate import recalibrate_statistics
-from ghn.engine.select import Generate, keep_reasons
-from ghn.engine.support import Support
+from ghn.engine.select import Generate
 from ghn.errors import CheckpointError
-from ghn.graphs import ParamGraph, trace
+from ghn.graphs import trace
 from ghn.graphs.isolate import unwrap
 from ghn.graphs.resample import resample, with_gains
 from ghn.graphs.ties import named_tensors
 from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.fit import Fitted, fit
-from ghn.methods.neumeta.groups import Group, Widths, last_block
+from ghn.methods.neumeta.groups import Group, Widths, chosen_parameters
 from ghn.methods.neumeta.model import build
 from ghn.methods.neumeta.structures import Structure, Structures
 from ghn.rng import preserve_global_state
 
-__all__ = ["Family"]
+__all__ = ["ExperimentalWarning", "Family"]
 
 AT_ONCE = 256  # inputs
 FORMAT = 1
 KIND = "family"
+
+
+class ExperimentalWarning(UserWarning):
+    """What was asked for is known to work in part only."""
 
 
 class Family:
@@ -52,7 +56,8 @@ class Family:
         model: The trained full network; it is copied.
         config: Settings.
         generate: Which parameters are generated: a glob such as `"layer4.1.*"`, several, or a
-            function of the name; by default those of the last block.
+            function of the name; by default those of the last block. If nothing is left out, a
+            warning says that this is experimental.
         example_inputs: As for `ghn.trace`.
 
     Raises:
@@ -77,7 +82,14 @@ class Family:
         self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
         graph = trace(self.model, example_inputs)
         self._tensors = named_tensors(self.model)
-        self.generated = _generated(self.model, graph, generate, example_inputs)
+        self.generated, whole = chosen_parameters(self.model, graph, generate, example_inputs)
+        if whole and self.config.reach:
+            warnings.warn(
+                "a field that emits the whole network is experimental: the method is known to work "
+                "for the last block or blocks, the default of generate=",
+                ExperimentalWarning,
+                stacklevel=2,
+            )
         self.structures = Structures(self.model, graph, self.generated, example_inputs)
         with preserve_global_state():
             torch.default_generator.manual_seed(self.config.seed)
@@ -240,7 +252,9 @@ class Family:
         _set_all(path, named_tensors(model), _under("model/", tensors))
         config = FamilyConfig.from_dict(header["config"])
         names = set(header["generated"])
-        family = cls(model, config, generate=names.__contains__, example_inputs=example_inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # it was given when it was made
+            family = cls(model, config, generate=names.__contains__, example_inputs=example_inputs)
         if family.structures.full != header["sizes"]:
             raise CheckpointError(f"{path} belongs to another network; its sizes differ")
         _set_all(path, family.ghn.state_dict(), _under("ghn/", tensors))
@@ -257,19 +271,6 @@ class Family:
     def num_parameters(self) -> int:
         """Return how many numbers stand for the generated weights: the field's and the base's."""
         return sum(p.numel() for p in {*self.trained(), *self.base.values()})
-
-
-def _generated(
-    model: nn.Module, graph: ParamGraph, generate: Generate, example_inputs: Any
-) -> list[str]:
-    """Return the names of the parameters that are generated."""
-    tensors = named_tensors(model)
-    parameters = {n: p for n, p in tensors.items() if isinstance(p, nn.Parameter)}
-    if generate is None:
-        names = set(last_block(model, graph, example_inputs))
-        generate = names.__contains__
-    reasons = keep_reasons(graph, parameters, Support(), generate, "predict")
-    return [name for name, reason in reasons.items() if reason is None]
 
 
 def _facts(tensor: Tensor) -> tuple[float, float]:

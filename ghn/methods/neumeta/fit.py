@@ -13,7 +13,6 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghn.errors import InputError, PredictionError
+from ghn.errors import InputError
 from ghn.methods.neumeta.config import FamilyConfig
+from ghn.methods.neumeta.descend import descend, write_values
 from ghn.methods.neumeta.structures import Structure
 from ghn.rng import make_generator, preserve_global_state
 
@@ -43,8 +43,6 @@ Loss = Callable[[Any, Any], Tensor]
 Divergence = Callable[[Any, Any, float], Tensor]
 """Of outputs, those of the full network, and a temperature."""
 Progress = Callable[[int, int, str], None]
-HELD = 10.0  # steps; an average of few steps is an average of those
-READ = 20  # steps between looks at the losses: a GPU is waited for no more often than that
 
 
 @dataclasses.dataclass
@@ -100,7 +98,7 @@ def fit(
         try:
             losses = _train(family, batches, (loss, divergence), progress)
         except BaseException:
-            _set(family.trained(), before)
+            write_values(family.trained(), before)
             raise
         finally:
             family.ghn.eval()
@@ -136,73 +134,6 @@ def _train(
     return losses + descend(
         groups, config, config.steps, objective, lambda n, value: tell(config.warm + n, value)
     )
-
-
-def descend(
-    groups: list[dict[str, Any]],
-    config: FamilyConfig,
-    steps: int,
-    objective: Callable[[], Tensor],
-    tell: Callable[[int, float], None] = lambda done, value: None,
-) -> list[float]:
-    """Take steps of AdamW, and leave the average of the trained numbers behind.
-
-    Args:
-        groups: Parameters and their learning rates, as optimisers take them.
-        config: Decay, clipping, averaging.
-        steps: Number of steps.
-        objective: Computes the loss of a step.
-        tell: Called with steps done and the loss, every twentieth step and at the end.
-
-    Returns:
-        The loss of each step.
-
-    Raises:
-        PredictionError: If a loss is not finite; up to nineteen steps were taken after it.
-    """
-    parameters = [p for group in groups for p in group["params"]]
-    optimizer = torch.optim.AdamW([dict(g) for g in groups], weight_decay=config.decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
-    average = [p.detach().clone() for p in parameters]
-    losses: list[float] = []
-    unread: list[Tensor] = []
-    for step in range(steps):
-        value = objective()
-        optimizer.zero_grad()
-        value.backward()
-        if config.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-        schedule.step()
-        keep = min(config.ema, step / (step + HELD))
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1.0 - keep)
-        unread.append(value.detach())
-        if len(unread) == READ or step + 1 == steps:
-            losses += finite(unread, len(losses))
-            unread.clear()
-            tell(step + 1, losses[-1])
-    _set(parameters, average)
-    return losses
-
-
-def finite(values: list[Tensor], first: int) -> list[float]:
-    """Return losses as numbers.
-
-    Args:
-        values: Losses of steps that follow each other.
-        first: Number of the first of these steps.
-
-    Raises:
-        PredictionError: If one is not finite.
-    """
-    losses = torch.stack(values).tolist()
-    for step, loss in enumerate(losses, first):
-        if not math.isfinite(loss):
-            raise PredictionError(
-                f"training diverged at step {step}: the loss is {loss}. Lower the learning rate, "
-                "or clip more"
-            )
-    return losses
 
 
 def _loss(
@@ -308,17 +239,3 @@ def _some_inputs(family: Family, batches: Iterable[Any]) -> Tensor | None:
         if sum(map(len, found)) >= wanted:
             break
     return torch.cat(found)[:wanted] if found else None
-
-
-def _schedule(step: int, total: int) -> float:
-    """Rise over a twentieth of all steps, then fall along half a cosine."""
-    rise = max(1, total // 20)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
-
-
-@torch.no_grad()
-def _set(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)

@@ -15,14 +15,24 @@ from typing import Any
 
 from torch import nn
 
+from ghn.engine.select import Generate, keep_reasons
+from ghn.engine.support import Support
 from ghn.errors import ConfigError, UnsupportedModelError
 from ghn.graphs import ParamGraph
 from ghn.graphs.blocks import find_blocks
 from ghn.graphs.resize import Resizer
-from ghn.graphs.ties import ChannelSet, TiedAxis
+from ghn.graphs.ties import ChannelSet, TiedAxis, named_tensors
 from ghn.registry import unknown_name
 
-__all__ = ["Group", "SizeWarning", "Widths", "find_groups", "last_block", "widths_of"]
+__all__ = [
+    "Group",
+    "SizeWarning",
+    "Widths",
+    "chosen_parameters",
+    "find_groups",
+    "last_block",
+    "widths_of",
+]
 
 CALLER = 5  # frames from where a warning is given to who asked for a sample
 Width = int | float
@@ -94,6 +104,30 @@ def find_groups(resizer: Resizer, generated: Collection[str]) -> dict[str, Group
             f"of the model: {known}"
         )
     return groups
+
+
+def chosen_parameters(
+    model: nn.Module, graph: ParamGraph, generate: Generate, example_inputs: Any
+) -> tuple[list[str], bool]:
+    """Return the parameters that are generated, and whether none is left out.
+
+    Args:
+        model: The full network.
+        graph: Its graph.
+        generate: As for `Family`.
+        example_inputs: As for `ghn.trace`.
+
+    Raises:
+        UnsupportedModelError: As `last_block`, if `generate` is None.
+    """
+    if generate is None:
+        names = set(last_block(model, graph, example_inputs))
+        generate = names.__contains__
+    tensors = named_tensors(model)
+    parameters = {n: p for n, p in tensors.items() if isinstance(p, nn.Parameter)}
+    reasons = keep_reasons(graph, parameters, Support(), generate, "predict")
+    chosen = [name for name, reason in reasons.items() if reason is None]
+    return chosen, "not-selected" not in reasons.values()
 
 
 def last_block(model: nn.Module, graph: ParamGraph, example_inputs: Any = None) -> list[str]:

@@ -13,8 +13,9 @@ from ghn.data import normalize
 from ghn.errors import CheckpointError
 from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.benchmarks import SPLITS, Benchmark
+from ghn.methods.neumeta.descend import Losses
 from ghn.methods.neumeta.features import AT_ONCE, Examples, Features
-from ghn.methods.neumeta.fit import READ, Progress, finite
+from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.tasks import Task
 from ghn.rng import make_generator, preserve_global_state
 
@@ -92,8 +93,11 @@ def _train(
     )
     objective = benchmark.task.objective or _plain(benchmark.task)
     network.train()
-    unread: list[Tensor] = []
-    for step in range(benchmark.steps):
+    losses = Losses(
+        benchmark.steps,
+        lambda done, loss: progress(done, benchmark.steps, f"full network, loss {loss:.3f}"),
+    )
+    for _ in range(benchmark.steps):
         index = torch.randint(len(data), (benchmark.batch,), generator=generator)
         images, labels = data.take(index)
         if benchmark.vary is not None:
@@ -103,11 +107,7 @@ def _train(
         loss.backward()
         optimizer.step()
         schedule.step()
-        unread.append(loss.detach())
-        if len(unread) == READ or step + 1 == benchmark.steps:
-            last = finite(unread, step + 1 - len(unread))[-1]
-            unread.clear()
-            progress(step + 1, benchmark.steps, f"full network, loss {last:.3f}")
+        losses.add(loss)
 
 
 def _plain(task: Task) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:

@@ -10,7 +10,7 @@ from neumeta_helpers import GENERATE, batches, inputs, settings, tail
 from ties_helpers import relative_change
 
 from ghn.errors import CheckpointError, ConfigError, InputError, PredictionError, UnknownNameError
-from ghn.methods.neumeta import Family, FamilyConfig, SizeWarning
+from ghn.methods.neumeta import ExperimentalWarning, Family, FamilyConfig, SizeWarning
 from ghn.methods.neumeta.fit import random_sizes, reconstruction
 from ghn.methods.neumeta.networks import ResNet
 
@@ -223,3 +223,15 @@ def test_settings_survive_json_and_refuse_nonsense():
     for wrong in ({"low": 0.0}, {"base": "some"}, {"reach": -1.0}, {"base": "none", "reach": 0.0}):
         with pytest.raises(ConfigError):
             copy.copy(config).replace(**wrong)
+
+
+def test_a_field_of_the_whole_network_is_said_to_be_experimental_and_one_of_blocks_is_not(tmp_path):
+    with pytest.warns(ExperimentalWarning, match="last block"):
+        whole = Family(tail(), settings(), generate="*", example_inputs=inputs(1))
+    whole.save(tmp_path / "family.safetensors")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Family.load(tmp_path / "family.safetensors", tail(), example_inputs=inputs(1))
+        Family(tail(), settings(), example_inputs=inputs(1))
+        Family(tail(), settings(reach=0.0), generate="*", example_inputs=inputs(1))
