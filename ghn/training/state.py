@@ -108,6 +108,8 @@ def load_state(
     for name, parameter in model.named_parameters():
         prefix = f"optimizer/{name}/"
         found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if found:
-            owners[id(parameter)].state[parameter] = found
+        if found:  # counters of steps too: fused optimisers keep them beside the parameter
+            owners[id(parameter)].state[parameter] = {
+                key: value.to(parameter.device) for key, value in found.items()
+            }
     return rest

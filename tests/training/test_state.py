@@ -37,6 +37,20 @@ def test_weights_moments_averages_and_counters_come_back(tmp_path):
     assert torch.equal(muon.state[model.weight]["momentum_buffer"], expected)
 
 
+def test_moments_come_to_where_the_parameters_are(tmp_path):
+    folder = save_state(tmp_path, 7, *parts(), {})
+    model = nn.Linear(3, 2, device="meta")  # as good as a GPU: somewhere else
+    optimizers = Muon([model.weight]), torch.optim.AdamW([model.bias])
+
+    with pytest.warns(UserWarning, match="meta"):
+        load_state(folder, model, optimizers, {})
+
+    moments = [*optimizers[0].state[model.weight].values()]
+    moments += optimizers[1].state[model.bias].values()
+    assert len(moments) == 4
+    assert {value.device.type for value in moments} == {"meta"}
+
+
 def test_the_newest_two_stay_and_what_a_killed_process_left_is_neither_taken_nor_kept(tmp_path):
     for step in (1, 2, 3):
         save_state(tmp_path, step, *parts(), {})

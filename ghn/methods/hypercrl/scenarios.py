@@ -134,8 +134,8 @@ SCENARIOS.register("half-cheetah")(
 )
 SCENARIOS.register("reacher")(
     Scenario(
-        summary="Reacher-v5; motors as they are, reversed, at 0.4 of their strength",
-        make=_of("Reacher-v5"),
+        summary="Reacher-v5, 100 steps; motors as they are, reversed, at 0.4 of their strength",
+        make=_of("Reacher-v5", max_episode_steps=100),
         tasks=_gears({"standard": 1.0, "reversed": -1.0, "weak": 0.4}),
         cost=_reacher_cost,
         settings={
