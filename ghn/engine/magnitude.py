@@ -12,6 +12,7 @@ where s = 1, so that the decoder keeps a bounded say:
 | bias, recurrent bias | (v / s) g 0.015; in squeeze-excite 0.035 and 0.12 | v times the same |
 | bias of a normalisation | (v / s) g 0.05 | 0.05 v |
 | gain, scale | 2 sigmoid(v / 2) | 1 + v / 10 |
+| scale of a standardised weight, C columns | gain times 0.6 min(1, sqrt(32 / C)) | as gain |
 | layer scale: a scale that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) | 3e-6 (1 + v / 10) |
 | slope | 0.25 * 2 sigmoid(v / 2) | 0.25 (1 + v / 10) |
 | magnitude (weight norm's g), times the norm that its weight is to have | as gain | as gain |
