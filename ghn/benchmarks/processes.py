@@ -23,6 +23,7 @@ PRELOADED = [
     "timm",
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
+    "ghn.benchmarks.soundness",
     "ghn.graphs",
     "ghn.zoo.library",
 ]

@@ -7,23 +7,31 @@ import hashlib
 import importlib.metadata
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ghn.benchmarks.sweep import MANY_UNTOUCHED, Traced, summarize
 from ghn.io import write_json, write_text
 
-__all__ = ["journal_path", "save_results", "versions"]
+__all__ = ["cell", "journal_path", "save_results", "versions", "without_folders"]
 
 
-def journal_path(family: str) -> Path:
+def journal_path(
+    sweep: str, settings: object = None, code: Sequence[str] = ("graphs", "zoo", "benchmarks")
+) -> Path:
     """Return the file where an unfinished sweep keeps its results.
 
-    Its name carries a hash of the tracer's code and of the libraries' versions: results of other
-    code are not gone on with.
+    Its name carries a hash of the code that counts, of the libraries' versions and of settings:
+    results of other code are not gone on with.
+
+    Args:
+        sweep: Its name.
+        settings: What else decides about results; told apart by its `repr`.
+        code: Parts of the package that decide about results.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return folder / "ghn" / f"trace-{family}-{_code_hash()}.jsonl"
+    return folder / "ghn" / f"{sweep}-{_hash(code, settings)}.jsonl"
 
 
 def versions() -> dict[str, str]:
@@ -32,12 +40,12 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _code_hash() -> str:
+def _hash(code: Sequence[str], settings: object) -> str:
     import ghn
 
     root = Path(ghn.__file__).parent
-    digest = hashlib.sha256(repr(versions()).encode())
-    for folder in ("graphs", "zoo", "benchmarks"):
+    digest = hashlib.sha256(repr((versions(), settings)).encode())
+    for folder in code:
         for file in sorted((root / folder).rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
@@ -59,7 +67,7 @@ def save_results(family: str, results: list[Traced], folder: Path, command: str)
 def _row(result: Traced) -> dict[str, Any]:
     row = dataclasses.asdict(result)
     del row["seconds"]  # differs from run to run
-    row["error"] = _without_folders(result.error)
+    row["error"] = without_folders(result.error)
     return {k: v for k, v in row.items() if v or k in ("nodes", "parameters", "untouched", "other")}
 
 
@@ -77,14 +85,14 @@ def _markdown(family: str, results: list[Traced], summary: dict[str, Any], comma
     ]
     for group, count in summary["failed_by_group"].items():
         lines += ["", f"## Failed: {group} ({count})", "", "| model | error |", "|---|---|"]
-        lines += [f"| {_short(r.name)} | {_cell(r.error)} |" for r in results if r.group == group]
+        lines += [f"| {_short(r.name)} | {cell(r.error)} |" for r in results if r.group == group]
     many = [r for r in results if not r.error and not r.counted]
     if many:
         lines += ["", f"## Many parameters untouched ({len(many)})", ""]
         lines += ["| model | untouched | of | most common reason |", "|---|---|---|---|"]
         lines += [
             f"| {_short(r.name)} | {r.untouched} | {r.untouched + r.parameters} | "
-            f"{_cell(max(r.reasons, key=lambda k: r.reasons[k], default=''))} |"
+            f"{cell(max(r.reasons, key=lambda k: r.reasons[k], default=''))} |"
             for r in many
         ]
     return "\n".join(lines) + "\n"
@@ -94,12 +102,12 @@ def _short(name: str) -> str:
     return name.partition(":")[2]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Fit a text into a table's cell."""
-    text = _without_folders(" ".join(text.split())).replace("|", "\\|")
+    text = without_folders(" ".join(text.split())).replace("|", "\\|")
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _without_folders(text: str) -> str:
+def without_folders(text: str) -> str:
     """Cut the folder of the installation off the paths in a message."""
     return re.sub(r"/[^\s'\"]*/site-packages/", "", text)

@@ -83,7 +83,7 @@ def trace_family(
     names = _select(family, pattern)
     if limit is not None and limit < len(names):
         names = [names[i * len(names) // limit] for i in range(limit)]
-    journal = journal_path(family)
+    journal = journal_path(f"trace-{family}")
     with progress_bar(f"Tracing {family}") as ticker:
         results = trace_all(names, jobs, ticker, Limits(seconds, gigabytes), journal)
     journal.unlink(missing_ok=True)
@@ -143,24 +143,39 @@ def predict_family(
     pattern: Pattern = None,
     millions: Annotated[float, typer.Option(help="Largest model, in 1e6 elements.")] = 100.0,
     jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
+    seconds: Annotated[float, typer.Option(help="Time limit of one model, in s.")] = 240.0,
     checkpoint: CheckpointName = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for predict-FAMILY.json and predict-FAMILY.md.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict whole models of a zoo and check that the predictions are sane.
 
+    A sweep that was interrupted goes on where it stopped.
+
     Example: ghn zoo predict timm --sample 100 --seed 1
     """
-    from ghn.benchmarks.soundness import check_all, draw_names
+    from ghn.benchmarks.soundness import check_sample
+    from ghn.benchmarks.soundness_report import CODE, save_checked, summarize_checked
 
-    names = draw_names(_select(family, pattern), sample, seed, int(millions * 1e6))
+    limit = int(millions * 1e6)
+    journal = journal_path(f"predict-{family}", (checkpoint, limit), CODE)
     with progress_bar(f"Predicting {family}") as ticker:
-        results = check_all(names, jobs, checkpoint, ticker)
-    sound = sum(r.sound for r in results)
-    tensors = sum(r.tensors for r in results)
-    kept = sum(sum(r.kept.values()) for r in results)
+        results = check_sample(
+            _select(family, pattern),
+            *(sample, seed, limit, jobs, checkpoint, ticker),
+            limits=Limits(seconds, 12.0),
+            journal=journal,
+        )
+    journal.unlink(missing_ok=True)
+    summary = summarize_checked(results)
+    if save is not None:
+        size = "" if millions == 100.0 else f" --millions {millions:g}"
+        command = f"ghn zoo predict {family} --sample {sample} --seed {seed}{size} --save {save}"
+        save_checked(family, results, save, command)
     if as_json:
         models = [{**dataclasses.asdict(r), "sound": r.sound} for r in results]
-        summary = {"models": len(results), "sound": sound, "kept_share": kept / max(1, tensors)}
         print_json({"summary": summary, "models": models})
         return
     rows = [
@@ -168,13 +183,16 @@ def predict_family(
             r.name,
             f"{r.kept_share:.1%}",
             f"{len(r.degenerate)}",
-            f"{len(r.far)}",
+            f"{len(r.far)} of {r.layers}",
             r.error or ("" if r.finite and r.differ else "outputs not finite, or alike"),
         ]
         for r in results
         if not r.sound
     ]
-    title = f"{family}: {sound} of {len(results)} sane; {kept / max(1, tensors):.2%} tensors kept"
+    title = (
+        f"{family}: {summary['sound']} of {len(results)} sane, {summary['within']} with all layers "
+        f"within 10 times the default; {summary['kept_share']:.2%} of tensors kept"
+    )
     print_table(title, ["model", ">kept", ">degenerate", ">layers far off", "failure"], rows)
 
 

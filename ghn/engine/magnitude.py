@@ -12,6 +12,7 @@ where s = 1, so that the decoder keeps a bounded say:
 | bias, recurrent bias | (v / s) g 0.015; in squeeze-excite 0.035 and 0.12 | v times the same |
 | bias of a normalisation | (v / s) g 0.05 | 0.05 v |
 | gain, scale | 2 sigmoid(v / 2) | 1 + v / 10 |
+| scale of a standardised weight, C columns | gain times 0.6 min(1, sqrt(32 / C)) | as gain |
 | layer scale: a scale that ends a residual branch | 3e-6 * 2 sigmoid(v / 2) | 3e-6 (1 + v / 10) |
 | slope | 0.25 * 2 sigmoid(v / 2) | 0.25 (1 + v / 10) |
 | magnitude (weight norm's g), times the norm that its weight is to have | as gain | as gain |
@@ -86,7 +87,16 @@ from ghn.graphs import Node, ParamGraph, ParamSpec
 from ghn.graphs.structure import NORMS, SignalFacts, residual_branch_ends, signal_facts
 from ghn.kernels import Dense, LowRank, Recipe, Tiled, expand, mean_square, scaled
 
-__all__ = ["MATRICES", "MODES", "Rule", "apply_magnitude", "magnitude_rules"]
+__all__ = [
+    "BIASES",
+    "FACTORS",
+    "MATRICES",
+    "MODES",
+    "Rule",
+    "apply_magnitude",
+    "channel_excess",
+    "magnitude_rules",
+]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -100,14 +110,15 @@ NORM_BIAS = 0.05
 DEPTHWISE = 0.4
 SQUEEZED_BIAS, SPREAD_BIAS = 0.035, 0.12
 LAYER_SCALE = 3e-6
+CODES, STANDARDISED = 32, 0.6  # a usual size of codes; for weights of so many columns
 AROUND_ONE = 0.1  # of what a plain emission adds to a factor
 # With more, a last gain would leave a branch next to nothing; with less, signals grow with depth.
 MOST_BRANCHES = {"gain": 9, "weight": 14}
 LEAST_GAIN = 0.15
 BEFORE_LAYER_SCALE = 0.5
 MATRICES = frozenset({"weight", "recurrent_weight", "direction", "lora_a"})
-_FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
-_BIASES = frozenset({"bias", "recurrent_bias"})
+FACTORS = frozenset({"gain", "scale", "slope", "magnitude"})
+BIASES = frozenset({"bias", "recurrent_bias"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,13 +151,16 @@ def magnitude_rules(graph: ParamGraph) -> dict[str, Rule]:
         branches = residual_branch_ends(graph)
         before_scale = _before_layer_scales(graph, branches)
         directions = {s.node: s for s in graph.specs.values() if s.role == "direction"}
+        weights = {s.node: s for s in graph.specs.values() if s.role == "weight"}
         spreading = {s.node for s in graph.specs.values() if s.role == "weight" and _spreads(s)}
         rules = {}
         for name, spec in graph.specs.items():
             node = graph.nodes[spec.node]
             size = weight_size(directions.get(spec.node, spec), node, facts)
             rule = _rule(spec, node, size, directions.get(spec.node), facts)
-            if spec.role in _BIASES and spec.node in facts.pooled and not spec.head:
+            if spec.role == "scale" and spec.node in weights and spec.numel > 1:
+                rule = dataclasses.replace(rule, size=_standardised(weights[spec.node]))
+            if spec.role in BIASES and spec.node in facts.pooled and not spec.head:
                 rule = Rule("sized", SPREAD_BIAS if spec.node in spreading else SQUEEZED_BIAS)
             if spec.node in branches:
                 rule = _at_branch_end(rule, spec, node, branches[spec.node], facts)
@@ -179,6 +193,12 @@ def weight_size(spec: ParamSpec, node: Node, facts: SignalFacts) -> float:
     if node.op.startswith("conv") and not like_linear:
         return math.sqrt((0.2 if _like_transformers(node, facts) else 0.5) / mean_fan)
     return _linear_size(fan_in, node, facts) * _attended_share(spec, node, facts)
+
+
+def _standardised(weight: ParamSpec) -> float:
+    """Return the factor on a weight whose own size is undone by a standardisation."""
+    _, columns = _sides(weight)
+    return STANDARDISED * min(1.0, math.sqrt(CODES / columns))
 
 
 def _linear_size(fan_in: int, node: Node, facts: SignalFacts) -> float:
@@ -222,13 +242,13 @@ def _rule(
         if spec.head:
             return Rule("sized", size, HEAD, "aligned")
         return Rule("sized", size, say, "aligned" if spec.node in facts.aligned else "mixed")
-    if spec.role in _FACTORS:
+    if spec.role in FACTORS:
         factor = 0.25 if spec.role == "slope" else 1.0
         if spec.role == "magnitude" and direction is not None:
             # g is the norm of the elements of v that share it.
             factor = size * math.sqrt(direction.numel / max(spec.numel, 1))
         return Rule("factor", factor)
-    if spec.role in _BIASES:
+    if spec.role in BIASES:
         return Rule("sized", NORM_BIAS if node.op in NORMS else SMALL)
     if spec.fan_in:
         return Rule("sized", ADAPTER * math.sqrt(1.0 / spec.fan_in))
@@ -251,7 +271,7 @@ def _at_branch_end(
         return dataclasses.replace(rule, size=math.sqrt(DEPTHWISE / max(spec.fan_in, 1)))
     if spec.role in MATRICES and _enters_normalised(node, facts):
         return rule
-    if spec.role in _BIASES and node.op not in NORMS:
+    if spec.role in BIASES and node.op not in NORMS:
         return rule
     most = MOST_BRANCHES["weight" if spec.role in MATRICES else "gain"]
     factor = 1 / math.sqrt(min(branches, most))
@@ -346,11 +366,16 @@ def _excess(recipe: Recipe, rule: Rule) -> float:
     """Return how much variance channels that share codes add beyond that of independent ones."""
     if rule.reads == "other":
         return 1.0
+    excess = channel_excess(recipe)
+    return excess if rule.reads == "aligned" or isinstance(recipe, Tiled) else math.sqrt(excess)
+
+
+def channel_excess(recipe: Recipe) -> float:
+    """Return C / r: how many channels there are for each dimension of what tells them apart."""
     if isinstance(recipe, Tiled):
         return max(recipe.layout.cols / recipe.block.shape[-2], 1.0)
     if isinstance(recipe, LowRank):
-        excess = max(recipe.layout.cols / recipe.left.shape[-1], 1.0)
-        return excess if rule.reads == "aligned" else math.sqrt(excess)
+        return max(recipe.layout.cols / recipe.left.shape[-1], 1.0)
     return 1.0
 
 

@@ -23,7 +23,9 @@ from ghn.engine.compose import (
     write,
 )
 from ghn.engine.guards import check_model
+from ghn.engine.magnitude import channel_excess
 from ghn.engine.materialize import Build, materialize
+from ghn.engine.own_sizes import follow_own_sizes
 from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
 from ghn.engine.refine import refine
 from ghn.engine.report import Report
@@ -254,6 +256,7 @@ def _plan(
     found = run_hypernetwork(hypernetwork, graph, set(names), condition) if names else {}
     recipes = {name: found[name] for name in names}
     check_recipes(recipes, parameters, dtype)
+    excess = {name: channel_excess(recipe) for name, recipe in recipes.items()}
     if settings.noise or settings.orthogonalize:
         recipes = refine(
             recipes,
@@ -263,11 +266,16 @@ def _plan(
             seed=settings.seed,
         )
         check_recipes(recipes, parameters, dtype)
+    followed: dict[str, float] = {}
+    if getattr(hypernetwork.config, "magnitude", None) == "bounded":
+        recipes, followed = follow_own_sizes(recipes, parameters, graph, excess)
+        check_recipes({name: recipes[name] for name in followed}, parameters, dtype)
     report = Report(
         predicted=dict.fromkeys(names, hypernetwork.decoder_name),
         kept={name: reason for name, reason in reasons.items() if reason is not None},
         checkpoint=label,
         seconds=0.0,
+        followed=followed,
         notes=(*notes, *graph.assumptions),
     )
     return _Plan(parameters, aliases, recipes, report)

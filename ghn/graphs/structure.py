@@ -68,7 +68,13 @@ class SignalFacts:
 
 
 def signal_facts(graph: ParamGraph) -> SignalFacts:
-    """Follow signals through a graph, in one pass."""
+    """Follow signals through a graph, in one pass; done once for each graph."""
+    if "signals" not in graph.memo:
+        graph.memo["signals"] = _follow_signals(graph)
+    return graph.memo["signals"]
+
+
+def _follow_signals(graph: ParamGraph) -> SignalFacts:
     before = predecessors(graph)
     count = len(graph.nodes)
     linear, rectified, pooled = [False] * count, [False] * count, [""] * count
@@ -81,9 +87,9 @@ def signal_facts(graph: ParamGraph) -> SignalFacts:
         mixed = [u for u in sources if graph.nodes[u].op not in _GATES] or sources
         passes = node.op in _PASSES or (len(sources) == 1 and _scales_channels(node))
         linear[index] = layer or (passes and bool(sources) and all(linear[u] for u in mixed))
-        rectified[index] = node.op in _RELU_LIKE or (
-            not layer and node.op not in NORMS and any(rectified[u] for u in sources)
-        )
+        keeps_sign = not layer and node.op not in NORMS and any(rectified[u] for u in sources)
+        rectifies = node.op in _RELU_LIKE or _gates_itself(graph, before, index)
+        rectified[index] = keeps_sign or rectifies
         if node.op == "mean" or _has_one_query(graph, before, made, index):
             pooled[index] = "rectified" if any(rectified[u] for u in sources) else "plain"
         elif sources and "" not in inputs:
@@ -112,6 +118,19 @@ def _normalises_positions(node: Node) -> bool:
 
 def _scales_channels(node: Node) -> bool:
     return node.op == "mul" and any(role == "scale" for _, role in node.parameters)
+
+
+def _gates_itself(graph: ParamGraph, before: list[list[int]], index: int) -> bool:
+    """Whether an operator is a signal times a gate of itself, as in SiLU, perhaps scaled before."""
+    if graph.nodes[index].op != "mul":
+        return False
+    sources = set(before[index])
+    for gate in sources:
+        read = set(before[gate]) if graph.nodes[gate].op in _GATES else set()
+        read |= {v for u in read if _scales_channels(graph.nodes[u]) for v in before[u]}
+        if read & (sources - {gate}):
+            return True
+    return False
 
 
 def _averages(graph: ParamGraph, before: list[list[int]], index: int) -> bool:
@@ -177,8 +196,15 @@ def residual_branch_ends(graph: ParamGraph) -> dict[int, int]:
     that nothing but a batch norm reads only layer scales do.
 
     Returns:
-        Node index of each branch end, with the number of residual branches in the whole network.
+        Node index of each branch end, with the number of residual branches in the whole network;
+        found once for each graph.
     """
+    if "branch ends" not in graph.memo:
+        graph.memo["branch ends"] = _find_branch_ends(graph)
+    return graph.memo["branch ends"]
+
+
+def _find_branch_ends(graph: ParamGraph) -> dict[int, int]:
     before = predecessors(graph)
     above = _ancestors(before)
     ends: set[int] = set()

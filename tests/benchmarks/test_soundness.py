@@ -1,18 +1,23 @@
 import copy
+import dataclasses
+import json
 
 import pytest
 import torch
 from torch import nn
 
 from ghn.benchmarks.soundness import (
-    check_all,
+    Soundness,
     check_prediction,
+    check_sample,
     degenerate,
-    draw_names,
+    drawn_order,
     layer_stds,
 )
+from ghn.benchmarks.soundness_report import save_checked
 from ghn.engine import GHN
 from ghn.errors import ConfigError
+from ghn.zoo.library import resolve_model
 
 
 def net():
@@ -79,23 +84,65 @@ def test_a_prediction_is_sound_and_one_that_is_spoilt_is_not(monkeypatch):
     assert bad.degenerate == {"6.weight": "rows twice"}
 
 
-def test_models_are_drawn_by_seed_and_by_size():
+def test_models_are_drawn_by_seed():
     names = [f"vits:{seed}" for seed in range(20)]
 
-    first, again, other = (draw_names(names, 5, seed, 10**7) for seed in (0, 0, 1))
+    first, again, other = (drawn_order(names, seed) for seed in (0, 0, 1))
 
     assert first == again != other
-    assert len(set(first)) == 5
-    with pytest.raises(ConfigError, match="at most 10 "):
-        draw_names(names, 5, 0, 10)
+    assert sorted(first) == sorted(other) == sorted(names)
 
 
-def test_each_model_is_checked_and_a_fault_of_one_is_its_own(tmp_path):
+def elements(name):
+    return sum(p.numel() for p in resolve_model(name, device="meta").parameters())
+
+
+def test_each_model_is_checked_once_and_a_fault_of_one_is_its_own(tmp_path):
     GHN().save_pretrained(tmp_path / "untrained")
+    names, journal = ["convnets:1", "no:such", "vits:0"], tmp_path / "journal.jsonl"
+    settings = {"jobs": 1, "checkpoint": str(tmp_path / "untrained"), "journal": journal}
 
-    found = check_all(["convnets:1", "no:such"], 1, str(tmp_path / "untrained"))
+    found = check_sample(names, 3, **settings)
+    written = journal.read_text()
+    with journal.open("a") as file:
+        file.write('{"name": "cut o')
+    again = check_sample(names, 3, **settings)
 
-    assert [f.name for f in found] == ["convnets:1", "no:such"]
-    assert found[0].error == ""
-    assert found[0].tensors > 0
-    assert "UnknownNameError" in found[1].error
+    assert [f.name for f in found] == drawn_order(names, 0)
+    by_name = {f.name: f for f in found}
+    assert by_name["convnets:1"].error == ""
+    assert by_name["convnets:1"].elements == elements("convnets:1")
+    assert "UnknownNameError" in by_name["no:such"].error
+    assert again == found
+    assert journal.read_text().startswith(written)
+    assert len(journal.read_text().splitlines()) == 4  # nothing was checked again
+
+
+def test_models_that_are_too_large_are_passed_over_and_others_take_their_place():
+    names = [f"convnets:{seed}" for seed in range(6)]
+    sizes = {name: elements(name) for name in names}
+    limit = sorted(sizes.values())[2]
+    wanted = [name for name in drawn_order(names, 4) if sizes[name] <= limit][:2]
+
+    found = check_sample(names, 2, seed=4, limit=limit, jobs=1)
+
+    assert [f.name for f in found] == wanted
+    with pytest.raises(ConfigError, match="at most 10 "):
+        check_sample(names[:1], 1, limit=10, jobs=1)
+
+
+def test_what_was_found_is_saved_with_the_command_and_the_failures_by_name(tmp_path):
+    good = Soundness("timm:good", 10, 4, layers=3, finite=True, differ=True, followed=1)
+    far = dataclasses.replace(good, name="timm:far", far={"a": 20.0, "b": 0.01})
+    bad = Soundness("timm:bad", error="RuntimeError: no")
+
+    save_checked("timm", [good, far, bad], tmp_path, "the command")
+
+    record = json.loads((tmp_path / "predict-timm.json").read_text())
+    assert record["command"] == "the command"
+    assert record["summary"]["within"] == record["summary"]["sound"] == 1
+    assert record["summary"]["layers_far"] == 2
+    text = (tmp_path / "predict-timm.md").read_text()
+    assert "| far | 2 of 3 | 0.01 to 20 | b |  |" in text
+    assert "RuntimeError: no" in text
+    assert "All holds for 1: good." in text

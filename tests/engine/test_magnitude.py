@@ -201,6 +201,25 @@ def test_an_average_by_one_set_of_weights_squeezes_like_a_pool():
     assert size(2) == pytest.approx(1.5 * math.sqrt(1 / (5 * 16)))
 
 
+@pytest.mark.parametrize("width", [16, 128])
+def test_gains_of_standardised_weights_make_up_for_channels_that_share_codes(width):
+    class Standardised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, width, 1, 1))
+            self.gain = nn.Parameter(torch.ones(4, 1, 1, 1))
+
+        def forward(self, x):
+            mean, variance = self.weight.mean(1, True), self.weight.var(1, keepdim=True)
+            weight = self.gain * (self.weight - mean) * variance.rsqrt()
+            return nn.functional.conv2d(x, weight)
+
+    rules = magnitude_rules(trace(Standardised(), torch.empty(1, width, 4, 4)))
+
+    assert rules["gain"].kind == "factor"
+    assert rules["gain"].size == pytest.approx(0.6 * min(1.0, math.sqrt(32 / width)))
+
+
 def test_a_layer_scale_is_tiny_and_other_scales_start_at_one():
     class Scale(nn.Module):
         def __init__(self, size):

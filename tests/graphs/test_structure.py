@@ -58,6 +58,15 @@ def test_layers_of_averages_are_told_by_what_was_averaged():
     assert signal_facts(plain).pooled == {5: "plain"}
 
 
+def test_a_signal_times_a_gate_of_itself_is_rectified_as_by_silu():
+    names = ("input", "conv*", "sigmoid", "mul", "mean", "conv*", "output")
+    gated = [(0, 1), (1, 2), (1, 3), (2, 3), (3, 4), (4, 5), (5, 6)]
+    by_another = [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4), (4, 5), (5, 6)]
+
+    assert signal_facts(graph_of(*names, edges=gated)).pooled == {5: "rectified"}
+    assert signal_facts(graph_of(*names, edges=by_another)).pooled == {5: "plain"}
+
+
 def test_norms_of_the_network_are_known():
     graph = chain("input", "conv*", "batch_norm*", "relu", "conv*", "layer_norm*", "output")
 
