@@ -19,6 +19,7 @@ from ghn.methods.continual.page import continual_report
 from ghn.methods.continual.report import Result, Row
 from ghn.methods.hypercrl import report as hypercrl
 from ghn.methods.neumeta import report as neumeta
+from ghn.methods.neumeta.tasks import CLASSES
 from ghn.pages import (
     Cell,
     Details,
@@ -208,7 +209,7 @@ def widths() -> Report:
         for width in (0.125, 0.25, 0.5, 0.66, 0.75, 0.84, 1.0)
         for seed in range(3)
     ]  # fmt: skip
-    result = neumeta.Result("made-up", "digits, made-up numbers", rows, Path())
+    result = neumeta.Result("made-up", "digits, made-up numbers", CLASSES, rows, Path())
     return result.report(make_record("ghn run neumeta", (0, 1, 2), {"digits": "0"}).to_dict())
 
 

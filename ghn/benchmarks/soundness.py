@@ -110,6 +110,7 @@ def check_sample(
     limit: int = 100_000_000,
     jobs: int = 2,
     checkpoint: str | None = None,
+    follow_sizes: bool = False,
     progress: Callable[[float, float, str], None] = lambda done, total, text: None,
     limits: Limits | None = None,
     journal: Path | None = None,
@@ -124,6 +125,7 @@ def check_sample(
             package that is not installed or have no working defaults.
         jobs: Number of processes at a time.
         checkpoint: As for `predict_params`.
+        follow_sizes: As for `predict_params`.
         progress: Called with (done, total, name) after each model.
         limits: What one model may take.
         journal: File that results are appended to; models that are in it are not checked again.
@@ -134,7 +136,7 @@ def check_sample(
     Raises:
         ConfigError: If all of them are passed over.
     """
-    work = functools.partial(_check_name, checkpoint, limit)
+    work = functools.partial(_check_name, checkpoint, follow_sizes, limit)
     known = {r.name: r for r in _read_journal(journal)} if journal else {}
     remaining = drawn_order(names, seed)
     results: list[Soundness] = []
@@ -166,7 +168,7 @@ def _read_journal(journal: Path) -> Iterator[Soundness]:
             continue
 
 
-def _check_name(checkpoint: str | None, limit: int, name: str) -> Soundness:
+def _check_name(checkpoint: str | None, follow_sizes: bool, limit: int, name: str) -> Soundness:
     try:
         bare = check_model(resolve_model(name, device="meta"))
     except UnknownNameError as error:
@@ -178,23 +180,31 @@ def _check_name(checkpoint: str | None, limit: int, name: str) -> Soundness:
         return Soundness(name, elements, passed_over="too large")
     torch.manual_seed(0)
     try:
-        return check_prediction(name, resolve_model(name), checkpoint)
+        return check_prediction(name, resolve_model(name), checkpoint, follow_sizes)
     except Exception as error:  # one model's fault must not end the sweep; the table names it
         return Soundness(name, error=f"{type(error).__name__}: {error}")
 
 
-def check_prediction(name: str, model: nn.Module, checkpoint: Any = None) -> Soundness:
+def check_prediction(
+    name: str, model: nn.Module, checkpoint: Any = None, follow_sizes: bool = False
+) -> Soundness:
     """Predict all parameters of a model and compare it with its own initialization.
 
     Args:
         name: What to call the model.
         model: With its own initial values, on the CPU; its parameters are overwritten.
         checkpoint: As for `predict_params`.
+        follow_sizes: As for `predict_params`.
     """
     graph = cached_trace(model)
     found, default = _first_that_runs(model)
     report = predict_params(
-        model, checkpoint=checkpoint, unsupported="predict", graph=graph, seed=0
+        model,
+        checkpoint=checkpoint,
+        unsupported="predict",
+        follow_sizes=follow_sizes,
+        graph=graph,
+        seed=0,
     )
     predicted = layer_stds(model, _filled(found, 0, BATCH))
     with torch.no_grad():

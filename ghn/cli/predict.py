@@ -54,6 +54,9 @@ def predict(
     orthogonalize: Annotated[
         bool, typer.Option("--orthogonalize", help="Make weights, but the last, orthogonal.")
     ] = False,
+    follow_sizes: Annotated[
+        bool, typer.Option("--follow-sizes", help="Follow the sizes of the model's own values.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(help="Seed of the model's own initialization and of the noise.")
     ] = 0,
@@ -86,6 +89,7 @@ def predict(
         "unsupported": unsupported.value,
         "noise": noise,
         "orthogonalize": orthogonalize,
+        "follow_sizes": follow_sizes,
         "seed": seed,
     }
     with preserve_global_state():

@@ -71,6 +71,7 @@ class _Settings:
     condition: Any
     noise: float
     orthogonalize: bool
+    follow_sizes: bool
     seed: int
 
 
@@ -84,6 +85,7 @@ def predict_params(
     condition: Any = None,
     noise: float = 0.0,
     orthogonalize: bool = False,
+    follow_sizes: bool = False,
     graph: ParamGraph | None = None,
     seed: int | None = None,
     build: Build | None = None,
@@ -113,6 +115,9 @@ def predict_params(
         noise: Standard deviation of noise in the predicted weights, as a share of each one's root
             mean square; as `ghn.engine.refine` says. It sets channels apart that are alike.
         orthogonalize: Whether predicted weights, but for the last layer's, are made orthogonal.
+        follow_sizes: Whether predictions get the size, to a power of two, of the values that they
+            replace, where that is far from the usual one: for modules that start some layers very
+            small; see `ghn.engine.own_sizes`. A meta model has no values to follow.
         graph: The model's graph, where it is known from before; traced by default.
         seed: Seeds the noise, and the initialization of a meta model's kept parameters; None
             counts as 0. The prediction itself draws nothing. The global random state is left alone.
@@ -147,7 +152,7 @@ def predict_params(
     has_meta = _has_meta(inner)
     _check_settings(has_meta, build, device, dtype)
     settings = _Settings(
-        checkpoint, generate, unsupported, condition, noise, orthogonalize, seed or 0
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, follow_sizes, seed or 0
     )
     plan = _plan(inner, example_inputs, graph, settings, dtype)
     real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
@@ -190,6 +195,7 @@ def predict_state_dict(
     condition: Any = None,
     noise: float = 0.0,
     orthogonalize: bool = False,
+    follow_sizes: bool = False,
     graph: ParamGraph | None = None,
     seed: int | None = None,
     device: Device = None,
@@ -206,6 +212,7 @@ def predict_state_dict(
         condition: As for `predict_params`.
         noise: As for `predict_params`.
         orthogonalize: As for `predict_params`.
+        follow_sizes: As for `predict_params`.
         graph: As for `predict_params`.
         seed: Seeds the noise; None counts as 0.
         device: Where the tensors live; where the parameters are by default, for meta the CPU.
@@ -221,7 +228,7 @@ def predict_state_dict(
     inner = check_model(model)
     _check_settings(True, None, device, dtype)
     settings = _Settings(
-        checkpoint, generate, unsupported, condition, noise, orthogonalize, seed or 0
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, follow_sizes, seed or 0
     )
     plan = _plan(inner, example_inputs, graph, settings, dtype)
     tensors: dict[str, Tensor] = {}
@@ -256,7 +263,9 @@ def _plan(
     found = run_hypernetwork(hypernetwork, graph, set(names), condition) if names else {}
     recipes = {name: found[name] for name in names}
     check_recipes(recipes, parameters, dtype)
-    excess = {name: channel_excess(recipe) for name, recipe in recipes.items()}
+    excess = {}
+    if settings.follow_sizes:  # before noise, which hides that channels are alike
+        excess = {name: channel_excess(recipe) for name, recipe in recipes.items()}
     if settings.noise or settings.orthogonalize:
         recipes = refine(
             recipes,
@@ -267,7 +276,12 @@ def _plan(
         )
         check_recipes(recipes, parameters, dtype)
     followed: dict[str, float] = {}
-    if getattr(hypernetwork.config, "magnitude", None) == "bounded":
+    if settings.follow_sizes:
+        if getattr(hypernetwork.config, "magnitude", None) != "bounded":
+            raise ConfigError(
+                "follow_sizes=True is for hypernetworks that predict where training starts "
+                f"(magnitude='bounded'); {label} is none"
+            )
         recipes, followed = follow_own_sizes(recipes, parameters, graph, excess)
         check_recipes({name: recipes[name] for name in followed}, parameters, dtype)
     report = Report(

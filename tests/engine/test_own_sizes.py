@@ -50,7 +50,9 @@ def size(tensor):
 
 def predict(model, ghn, **settings):
     images = IMAGES.to(model.head.weight.dtype)
-    return predict_params(model, images, checkpoint=ghn, unsupported="predict", **settings)
+    return predict_params(
+        model, images, checkpoint=ghn, unsupported="predict", follow_sizes=True, **settings
+    )
 
 
 @pytest.mark.parametrize("power", [-12, -6, 6])
@@ -124,7 +126,7 @@ def test_transformers_of_the_training_family_keep_all_sizes_but_that_of_their_lo
     torch.manual_seed(0)
     model = resolve_model("vits:3")
 
-    report = predict_params(model, checkpoint=ghn, unsupported="predict")
+    report = predict_params(model, checkpoint=ghn, unsupported="predict", follow_sizes=True)
 
     assert set(report.followed) <= {"head.weight", "head.bias"}
 

@@ -23,14 +23,13 @@ def perceptron(inputs: int, hidden: int, outputs: int, width: float) -> nn.Modul
 
 
 def convnet(outputs: int, width: float) -> nn.Module:
-    """Build three convolutions and a linear layer over their mean, for images of 32 x 32."""
-    few, many = max(1, round(16 * width)), max(1, round(32 * width))
-    return nn.Sequential(
-        *(nn.Conv2d(3, few, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(few, many, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(many, many, 3, padding=1), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(many, outputs)),
-    )
+    """Build three normalised convolutions and a linear layer over their mean, for 32 x 32."""
+    few, many = max(1, round(32 * width)), max(1, round(64 * width))
+    layers: list[nn.Module] = []
+    for channels, out, stride in ((3, few, 2), (few, many, 2), (many, many, 1)):
+        layers.append(nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(many, outputs))
 
 
 class _Block(nn.Module):
