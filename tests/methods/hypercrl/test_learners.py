@@ -24,6 +24,7 @@ from hypercrl_helpers import (
     true_step,
 )
 
+from ghn.engine import GHN
 from ghn.errors import CheckpointError, ConfigError, InputError, UnknownNameError
 from ghn.methods.hypercrl import HyperCRL, Spaces, transitions_of
 
@@ -135,6 +136,25 @@ def test_what_a_hypernetwork_keeps_grows_by_embeddings_and_units_alone():
     names = 100  # names of tasks, as bytes
     for before, after in itertools.pairwise(held):
         assert after - before <= 4 * numbers + 2 * names
+
+
+def test_a_step_asks_for_as_many_networks_at_the_sixth_task_as_at_the_third(monkeypatch):
+    asked, forward = [], GHN.forward
+
+    def counting(self, graphs, condition=None, select=None):
+        asked.append(1 if isinstance(condition, str) else len(condition))
+        return forward(self, graphs, condition, select)
+
+    monkeypatch.setattr(GHN, "forward", counting)
+    learner = cart_learner("dense", rounds=0, **FAST)
+    counts = []
+    for number in range(6):
+        asked.clear()
+        learner.learn(f"task {number}", Cart(1.0 + number))
+        counts.append(asked[: 2 * FAST["steps"]])  # of the steps: two calls each, from the second
+
+    assert counts[0][: FAST["steps"]] == [1] * FAST["steps"]
+    assert counts[2] == counts[5] == [3, 2] * FAST["steps"]
 
 
 def test_a_coreset_grows_by_what_it_keeps_of_each_task():
