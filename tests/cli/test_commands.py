@@ -156,6 +156,7 @@ def test_a_short_training_run_ends_with_a_checkpoint_that_loads(tmp_path):
 
     command = [sys.executable, "-m", "ghn.cli", "train", "--out", str(out), "--data", "digits"]
     command += ["--steps", "2", "--pool", "2", "--eval-every", "0", "--eval-networks", "1", *ghn]
+    command += ["--families", "convnets", "--shares", "1.0"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert finished.returncode == 0, finished.stderr
