@@ -7,16 +7,12 @@ loss; the other seeds then run at that rate. What is reported is what was measur
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -26,6 +22,7 @@ from ghn.benchmarks.outcome import STARTS, DemoConfig, DemoResult, ModelResult, 
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.targets import TARGETS
 from ghn.benchmarks.timing import threads_of_torch
+from ghn.benchmarks.workers import RunAll, workers
 from ghn.errors import DataError
 from ghn.rng import derive_seed, preserve_global_state
 
@@ -33,7 +30,6 @@ __all__ = ["load_demo_data", "run_demo", "run_task"]
 
 Progress = Callable[[float, float, str], None]
 Outcome = tuple[Run, Prediction | None]
-RunAll = Callable[[Callable[[Any], Any], list[Any]], Iterable[tuple[Any, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +56,7 @@ def run_demo(config: DemoConfig, progress: Progress = lambda done, total, text: 
     begin = time.perf_counter()
     _, source = load_demo_data(config.dataset, config.test_images)
     with threads_of_torch(1):
-        with _executor(config) as run_all:
+        with workers(config.jobs) as run_all:
             if config.steps is None:
                 work = functools.partial(time_models, config)
                 costs = [cost for _, cost in run_all(work, [0, 1])]
@@ -100,29 +96,6 @@ def _run_tasks(
     ):
         note(task, result)
     return results, chosen
-
-
-@contextmanager
-def _executor(config: DemoConfig) -> Iterator[RunAll]:
-    """Give a function that does work, here or in processes, and yields each piece when done."""
-    if config.jobs == 1:
-        yield lambda work, tasks: ((task, work(task)) for task in tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        config.jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-
-        def run_all(work: Callable[[Any], Any], tasks: list[Any]) -> Iterator[tuple[Any, Any]]:
-            futures = {pool.submit(work, task): task for task in tasks}
-            for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
-
-        try:
-            yield run_all
-        except BaseException:  # an error or Ctrl-C: what has not begun never shall
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,17 +6,21 @@ import concurrent.futures
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 from ghn.benchmarks.timing import threads_of_torch
 from ghn.errors import ConfigError
 
-__all__ = ["run_all"]
+__all__ = ["RunAll", "run_all", "workers"]
 
 W = TypeVar("W")
 R = TypeVar("R")
+
+RunAll = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[Any, Any]]]
+"""Does work on pieces, and yields each piece with its result, as they come."""
 
 
 def run_all(
@@ -35,10 +39,37 @@ def run_all(
         ConfigError: If Ray is asked for and not installed.
     """
     if ray:
-        return _on_ray(work, pieces, jobs)
+        yield from _on_ray(work, pieces, jobs)
+    else:
+        with workers(jobs) as run:
+            yield from run(work, pieces)
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[RunAll]:
+    """Give a function that does work in processes, which live on between its calls.
+
+    Args:
+        jobs: As for `run_all`.
+    """
     if jobs == 1:
-        return _here(work, pieces)
-    return _in_processes(work, pieces, jobs)
+        yield _here
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+
+        def run(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
+            futures = {pool.submit(work, piece): piece for piece in pieces}
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+
+        try:
+            yield run
+        except BaseException:  # an error or Ctrl-C: what has not begun never shall
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _here(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
@@ -46,20 +77,6 @@ def _here(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
         with threads_of_torch(1):  # as in a process of its own: sums depend on it
             result = work(piece)
         yield piece, result
-
-
-def _in_processes(work: Callable[[W], R], pieces: Sequence[W], jobs: int) -> Iterator[tuple[W, R]]:
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        futures = {pool.submit(work, piece): piece for piece in pieces}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:  # an error or Ctrl-C: what has not begun never shall
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _on_ray(work: Callable[[W], R], pieces: Sequence[W], jobs: int) -> Iterator[tuple[W, R]]:
