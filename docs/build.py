@@ -26,7 +26,7 @@ COPIED = (
     "LICENSE",
     "docs/**/*.md",
     "docs/images/*",
-    "results/*",
+    "results/**/*",
     "ghn/checkpoints/*/README.md",
     "ghn/graphs/page/vendor/README.md",
 )
@@ -39,7 +39,7 @@ def main() -> int:
     """Copy the source afresh, build the site, and compare it with what is public."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     for pattern in COPIED:
-        for file in ROOT.glob(pattern):
+        for file in filter(Path.is_file, ROOT.glob(pattern)):
             target = SOURCE / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
