@@ -35,6 +35,14 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", t.replace("`", "")).lower().replace(" ", "-") for t in titles}
 
 
+def test_every_page_and_every_table_of_results_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text()
+
+    pages = [*PAGES[1:], *sorted((ROOT / "results").rglob("*.md"))]
+
+    assert [p.name for p in pages if f" {p.relative_to(ROOT).as_posix()}\n" not in menu] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_inside_the_repository_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
