@@ -27,6 +27,7 @@ from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.groups import SizeWarning
 from ghn.methods.neumeta.report import Result, Row, picture_name
 from ghn.methods.neumeta.source import Source, source_of
+from ghn.methods.sequence.runs import laid_over
 from ghn.pages import encode_png
 
 __all__ = ["RunConfig", "data_of", "run"]
@@ -164,15 +165,9 @@ def _benchmark(config: RunConfig) -> Benchmark:
 
 
 def _settings(config: RunConfig, benchmark: Benchmark, seed: int) -> dict[str, Any]:
-    last: dict[str, Any] = {"seed": seed}
-    if config.steps:
-        last["steps"] = config.steps
-    plain = FamilyConfig().to_dict()
-    for layer in (benchmark.settings, config.settings, last):
-        for key, value in layer.items():
-            both = isinstance(value, dict) and isinstance(plain.get(key), dict)
-            plain[key] = {**plain[key], **value} if both else value
-    return plain
+    steps = {"steps": config.steps} if config.steps else {}
+    last = {"seed": seed, **steps}
+    return laid_over([FamilyConfig().to_dict(), benchmark.settings, config.settings, last])
 
 
 def _key(arm: str, seed: int, settings: dict[str, Any]) -> tuple[str, int, str]:
