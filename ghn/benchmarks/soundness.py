@@ -12,22 +12,21 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghn.benchmarks import processes
 from ghn.benchmarks.processes import Limits, run_each
 from ghn.engine import predict_params
 from ghn.engine.guards import check_model
+from ghn.engine.outputs import drawn_inputs, floats_of, layer_stds, measure
 from ghn.errors import ConfigError, GHNError, UnknownNameError
 from ghn.graphs import ParamGraph, cached_trace
-from ghn.graphs.inputs import ExampleInputs, Failure, candidates
+from ghn.graphs.inputs import ExampleInputs
 from ghn.io import append_line
 from ghn.kernels import Layout
 from ghn.rng import make_generator
@@ -39,11 +38,10 @@ __all__ = [
     "check_sample",
     "degenerate",
     "drawn_order",
-    "layer_stds",
 ]
 
 WITHIN = 10.0  # how far a layer's standard deviation may be from the default's, as a factor
-BATCH = 4
+CHECKED_ON = 1  # a seed of inputs that no calibration has seen
 SAMPLED = 256  # rows and columns of a matrix that are looked at
 
 
@@ -57,7 +55,7 @@ class Soundness:
         tensors: Number of its parameters.
         layers: Number of its layers, without those whose default deviation is 0.
         kept: Number of parameters that were not predicted, by reason.
-        followed: Number of parameters whose own size was followed; see `ghn.engine.own_sizes`.
+        scaled: Number of parameters that calibration scaled; see `ghn.engine.calibrate`.
         degenerate: Predicted matrices that are constant, of rank 1 or have rows twice, and why.
         far: Layers whose standard deviation is more than ten times, or less than a tenth of, the
             default's, with the ratio. Layers whose default deviation is 0 are left out.
@@ -71,7 +69,7 @@ class Soundness:
     elements: int = 0
     tensors: int = 0
     layers: int = 0
-    followed: int = 0
+    scaled: int = 0
     kept: dict[str, int] = dataclasses.field(default_factory=dict)
     degenerate: dict[str, str] = dataclasses.field(default_factory=dict)
     far: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -110,7 +108,7 @@ def check_sample(
     limit: int = 100_000_000,
     jobs: int = 2,
     checkpoint: str | None = None,
-    follow_sizes: bool = False,
+    calibrate: bool = True,
     progress: Callable[[float, float, str], None] = lambda done, total, text: None,
     limits: Limits | None = None,
     journal: Path | None = None,
@@ -125,7 +123,7 @@ def check_sample(
             package that is not installed or have no working defaults.
         jobs: Number of processes at a time.
         checkpoint: As for `predict_params`.
-        follow_sizes: As for `predict_params`.
+        calibrate: As for `predict_params`.
         progress: Called with (done, total, name) after each model.
         limits: What one model may take.
         journal: File that results are appended to; models that are in it are not checked again.
@@ -136,7 +134,7 @@ def check_sample(
     Raises:
         ConfigError: If all of them are passed over.
     """
-    work = functools.partial(_check_name, checkpoint, follow_sizes, limit)
+    work = functools.partial(_check_name, checkpoint, calibrate, limit)
     known = {r.name: r for r in _read_journal(journal)} if journal else {}
     remaining = drawn_order(names, seed)
     results: list[Soundness] = []
@@ -168,7 +166,7 @@ def _read_journal(journal: Path) -> Iterator[Soundness]:
             continue
 
 
-def _check_name(checkpoint: str | None, follow_sizes: bool, limit: int, name: str) -> Soundness:
+def _check_name(checkpoint: str | None, calibrate: bool, limit: int, name: str) -> Soundness:
     try:
         bare = check_model(resolve_model(name, device="meta"))
     except UnknownNameError as error:
@@ -180,13 +178,13 @@ def _check_name(checkpoint: str | None, follow_sizes: bool, limit: int, name: st
         return Soundness(name, elements, passed_over="too large")
     torch.manual_seed(0)
     try:
-        return check_prediction(name, resolve_model(name), checkpoint, follow_sizes)
+        return check_prediction(name, resolve_model(name), checkpoint, calibrate)
     except Exception as error:  # one model's fault must not end the sweep; the table names it
         return Soundness(name, error=f"{type(error).__name__}: {error}")
 
 
 def check_prediction(
-    name: str, model: nn.Module, checkpoint: Any = None, follow_sizes: bool = False
+    name: str, model: nn.Module, checkpoint: Any = None, calibrate: bool = True
 ) -> Soundness:
     """Predict all parameters of a model and compare it with its own initialization.
 
@@ -194,31 +192,30 @@ def check_prediction(
         name: What to call the model.
         model: With its own initial values, on the CPU; its parameters are overwritten.
         checkpoint: As for `predict_params`.
-        follow_sizes: As for `predict_params`.
+        calibrate: As for `predict_params`.
     """
     graph = cached_trace(model)
-    found, default = _first_that_runs(model)
+    default = measure(model.eval(), seed=CHECKED_ON)
     report = predict_params(
         model,
         checkpoint=checkpoint,
         unsupported="predict",
-        follow_sizes=follow_sizes,
+        calibrate=calibrate,
         graph=graph,
         seed=0,
     )
-    predicted = layer_stds(model, _filled(found, 0, BATCH))
+    predicted = layer_stds(model, default.inputs)
     with torch.no_grad():
-        outputs = [_numbers(_call(model.eval(), _filled(found, seed, 1))) for seed in (0, 1)]
+        outputs = [_output(model, drawn_inputs(default.inputs, seed, 1)) for seed in (0, 1)]
     parameters = dict(model.named_parameters())
-    deviating = {n: s for n, s in default.items() if s > 0}
-    ratios = {n: predicted.get(n, math.nan) / s for n, s in deviating.items()}
+    ratios = _ratios(default.stds, predicted)
     return Soundness(
         name=name,
         elements=sum(p.numel() for p in parameters.values()),
         tensors=len(parameters),
         layers=len(ratios),
         kept=dict(Counter(report.kept.values())),
-        followed=len(report.followed),
+        scaled=len(report.scaled),
         degenerate=_degenerate_in(graph, parameters, set(report.predicted)),
         far={n: r for n, r in ratios.items() if not 1 / WITHIN <= r <= WITHIN},
         finite=all(bool(o.isfinite().all()) for o in outputs),
@@ -226,98 +223,26 @@ def check_prediction(
     )
 
 
-def layer_stds(
-    model: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]
+def _ratios(
+    default: Mapping[str, list[float]], predicted: Mapping[str, list[float]]
 ) -> dict[str, float]:
-    """Return the standard deviation of the output of every module with parameters of its own.
-
-    The model runs in training mode if it has batch normalisation, else in evaluation mode; its
-    buffers are as before afterwards.
-    """
-    found: dict[str, float] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            numbers = _numbers(output)
-            if numbers.numel() > 1:
-                found[name] = numbers.std().item()
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(note(name))
-        for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-    ]
-    with _as_in_training(model), torch.no_grad():
-        try:
-            _call(model, inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return found
+    """Return by how much each layer's deviation is off; of one that runs often, the worst."""
+    ratios = {}
+    for name, stds in default.items():
+        found = predicted.get(name, [])
+        found = found if len(found) == len(stds) else [math.nan] * len(stds)
+        off = [f / s for f, s in zip(found, stds, strict=True) if s > 0]
+        if off:
+            ratios[name] = max(off, key=_distance)
+    return ratios
 
 
-@contextmanager
-def _as_in_training(model: nn.Module) -> Iterator[None]:
-    """Training mode for batch norms only: dropout would differ from run to run."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for module in modes:
-        module.training = isinstance(module, _BatchNorm)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
+def _distance(ratio: float) -> float:
+    return abs(math.log(ratio)) if ratio > 0 else math.inf
 
 
-def _first_that_runs(model: nn.Module) -> tuple[ExampleInputs, dict[str, float]]:
-    """Return the first inferred inputs that the model accepts, and the deviations they give."""
-    options = candidates(model)
-    found = next(options)
-    while True:
-        try:
-            return found, layer_stds(model.eval(), _filled(found, 0, BATCH))
-        except Exception as error:  # whatever the model says of inputs that do not fit
-            try:
-                found = options.send(Failure(error, 0, guessed=False))
-            except StopIteration:
-                raise error from None
-
-
-def _filled(found: ExampleInputs, seed: int, batch: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return inputs with random values; of images so many."""
-    args, kwargs = found.on(torch.device("cpu"))
-    generator = torch.Generator().manual_seed(seed)
-
-    def fill(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            shape = (batch, *value.shape[1:]) if value.ndim == 4 else value.shape
-            return torch.randn(shape, generator=generator)
-        if isinstance(value, Tensor) and value.dtype == torch.long and value.ndim == 2:
-            return torch.randint(1, 100, value.shape, generator=generator)
-        return value
-
-    return tuple(fill(a) for a in args), {k: fill(v) for k, v in kwargs.items()}
-
-
-def _call(model: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-    return model(*inputs[0], **inputs[1])
-
-
-def _numbers(output: Any) -> Tensor:
-    """Return the floating-point numbers of an output of any structure as one vector."""
-    if isinstance(output, Tensor):
-        return output.detach().float().flatten() if output.is_floating_point() else torch.empty(0)
-    parts = output.values() if isinstance(output, dict) else output
-    if isinstance(parts, (tuple, list)) or isinstance(output, dict):
-        vectors = [_numbers(part) for part in parts]
-        return torch.cat(vectors) if vectors else torch.empty(0)
-    return torch.empty(0)
+def _output(model: nn.Module, inputs: ExampleInputs) -> Tensor:
+    return floats_of(model(*inputs.args, **inputs.kwargs))
 
 
 def _degenerate_in(

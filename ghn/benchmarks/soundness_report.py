@@ -27,7 +27,7 @@ def summarize_checked(results: list[Soundness]) -> dict[str, Any]:
         "degenerate": sum(bool(r.degenerate) for r in results),
         "outputs_finite_and_different": sum(r.finite and r.differ for r in results),
         "kept_share": sum(sum(r.kept.values()) for r in results) / max(1, tensors),
-        "followed_share": sum(r.followed for r in results) / max(1, tensors),
+        "scaled_share": sum(r.scaled for r in results) / max(1, tensors),
         "layers": sum(r.layers for r in results),
         "layers_far": sum(len(r.far) for r in results),
     }
@@ -63,7 +63,7 @@ def _markdown(family: str, results: list[Soundness], summary: dict[str, Any], co
         f"{summary['layers']:,} layers are not), {summary['outputs_finite_and_different']} give "
         f"different finite outputs for two inputs, {summary['degenerate']} have a degenerate "
         f"weight, {summary['errors']} failed. {summary['kept_share']:.2%} of all tensors were "
-        f"kept, {summary['followed_share']:.0%} follow the size of the model's own values.",
+        f"kept, {summary['scaled_share']:.0%} scaled by calibration.",
         "",
         "| model | layers off | by, lowest and highest | the furthest | else |",
         "|---|---|---|---|---|",

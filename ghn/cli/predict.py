@@ -54,8 +54,9 @@ def predict(
     orthogonalize: Annotated[
         bool, typer.Option("--orthogonalize", help="Make weights, but the last, orthogonal.")
     ] = False,
-    follow_sizes: Annotated[
-        bool, typer.Option("--follow-sizes", help="Follow the sizes of the model's own values.")
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Scale layers whose outputs are far from the usual size."),
     ] = False,
     seed: Annotated[
         int, typer.Option(help="Seed of the model's own initialization and of the noise.")
@@ -89,7 +90,7 @@ def predict(
         "unsupported": unsupported.value,
         "noise": noise,
         "orthogonalize": orthogonalize,
-        "follow_sizes": follow_sizes,
+        "calibrate": calibrate,
         "seed": seed,
     }
     with preserve_global_state():

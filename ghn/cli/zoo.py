@@ -145,9 +145,9 @@ def predict_family(
     jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
     seconds: Annotated[float, typer.Option(help="Time limit of one model, in s.")] = 240.0,
     checkpoint: CheckpointName = None,
-    follow_sizes: Annotated[
-        bool, typer.Option("--follow-sizes", help="Follow the sizes of the models' own values.")
-    ] = False,
+    calibrate: Annotated[
+        bool, typer.Option(help="Scale layers whose outputs are far from the usual size.")
+    ] = True,
     save: Annotated[
         Path | None, typer.Option(help="Folder for predict-FAMILY.json and predict-FAMILY.md.")
     ] = None,
@@ -163,11 +163,11 @@ def predict_family(
     from ghn.benchmarks.soundness_report import CODE, save_checked, summarize_checked
 
     limit = int(millions * 1e6)
-    journal = journal_path(f"predict-{family}", (checkpoint, follow_sizes, limit), CODE)
+    journal = journal_path(f"predict-{family}", (checkpoint, calibrate, limit), CODE)
     with progress_bar(f"Predicting {family}") as ticker:
         results = check_sample(
             _select(family, pattern),
-            *(sample, seed, limit, jobs, checkpoint, follow_sizes, ticker),
+            *(sample, seed, limit, jobs, checkpoint, calibrate, ticker),
             limits=Limits(seconds, 12.0),
             journal=journal,
         )
@@ -175,7 +175,7 @@ def predict_family(
     summary = summarize_checked(results)
     if save is not None:
         size = "" if millions == 100.0 else f" --millions {millions:g}"
-        size += " --follow-sizes" if follow_sizes else ""
+        size += "" if calibrate else " --no-calibrate"
         command = f"ghn zoo predict {family} --sample {sample} --seed {seed}{size} --save {save}"
         save_checked(family, results, save, command)
     if as_json:

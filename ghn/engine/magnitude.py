@@ -94,7 +94,6 @@ __all__ = [
     "MODES",
     "Rule",
     "apply_magnitude",
-    "channel_excess",
     "magnitude_rules",
 ]
 
@@ -366,11 +365,11 @@ def _excess(recipe: Recipe, rule: Rule) -> float:
     """Return how much variance channels that share codes add beyond that of independent ones."""
     if rule.reads == "other":
         return 1.0
-    excess = channel_excess(recipe)
+    excess = _channel_excess(recipe)
     return excess if rule.reads == "aligned" or isinstance(recipe, Tiled) else math.sqrt(excess)
 
 
-def channel_excess(recipe: Recipe) -> float:
+def _channel_excess(recipe: Recipe) -> float:
     """Return C / r: how many channels there are for each dimension of what tells them apart."""
     if isinstance(recipe, Tiled):
         return max(recipe.layout.cols / recipe.block.shape[-2], 1.0)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghn.engine.calibrate import calibrate as calibrate_layers
 from ghn.engine.compose import (
     check_recipes,
     check_targets,
@@ -23,9 +24,8 @@ from ghn.engine.compose import (
     write,
 )
 from ghn.engine.guards import check_model
-from ghn.engine.magnitude import channel_excess
 from ghn.engine.materialize import Build, materialize
-from ghn.engine.own_sizes import follow_own_sizes
+from ghn.engine.outputs import Outputs, measure
 from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
 from ghn.engine.refine import refine
 from ghn.engine.report import Report
@@ -52,13 +52,15 @@ class _Plan:
         parameters: The model's parameters by leading name.
         aliases: Further names of tied parameters, to the leading one.
         recipes: What to write, by leading name.
-        report: The report, but for its time.
+        report: The report, but for its time and for what calibration does.
+        own: Outputs under the model's own values, for calibration.
     """
 
     parameters: dict[str, nn.Parameter]
     aliases: dict[str, str]
     recipes: dict[str, Recipe]
     report: Report
+    own: Outputs | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ class _Settings:
     condition: Any
     noise: float
     orthogonalize: bool
-    follow_sizes: bool
+    calibrate: bool
     seed: int
 
 
@@ -85,7 +87,7 @@ def predict_params(
     condition: Any = None,
     noise: float = 0.0,
     orthogonalize: bool = False,
-    follow_sizes: bool = False,
+    calibrate: bool = False,
     graph: ParamGraph | None = None,
     seed: int | None = None,
     build: Build | None = None,
@@ -115,9 +117,10 @@ def predict_params(
         noise: Standard deviation of noise in the predicted weights, as a share of each one's root
             mean square; as `ghn.engine.refine` says. It sets channels apart that are alike.
         orthogonalize: Whether predicted weights, but for the last layer's, are made orthogonal.
-        follow_sizes: Whether predictions get the size, to a power of two, of the values that they
-            replace, where that is far from the usual one: for modules that start some layers very
-            small; see `ghn.engine.own_sizes`. A meta model has no values to follow.
+        calibrate: Whether predicted layers whose outputs are more than about six times larger or
+            smaller than under the model's own values are scaled by a power of two: for networks
+            unlike those that the checkpoint was trained for; see `ghn.engine.calibrate`. Costs two
+            forward passes of four images; while it runs, the model holds a copy of the old values.
         graph: The model's graph, where it is known from before; traced by default.
         seed: Seeds the noise, and the initialization of a meta model's kept parameters; None
             counts as 0. The prediction itself draws nothing. The global random state is left alone.
@@ -152,14 +155,15 @@ def predict_params(
     has_meta = _has_meta(inner)
     _check_settings(has_meta, build, device, dtype)
     settings = _Settings(
-        checkpoint, generate, unsupported, condition, noise, orthogonalize, follow_sizes, seed or 0
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
     )
     plan = _plan(inner, example_inputs, graph, settings, dtype)
     real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
     meta = {n: r for n, r in plan.recipes.items() if n not in real}
     check_targets(real, plan.parameters)
-    undo = Snapshot(inner, () if batches is None else _what_changes(inner, real, plan.parameters))
-    complete, notes = False, plan.report.notes
+    followed = plan.own is not None or batches is not None  # by what may fail when all is written
+    undo = Snapshot(inner, _what_changes(inner, real, plan.parameters) if followed else ())
+    complete, notes, scaled = False, plan.report.notes, {}
     try:
         with hold_interrupts():
             if has_meta:
@@ -173,7 +177,10 @@ def predict_params(
                 )
             write(real, plan.parameters)
             forget_caches(inner)
-            complete = batches is None
+            complete = not followed
+        if plan.own is not None:
+            scaled = calibrate_layers(inner, plan.own, real)
+            forget_caches(inner)
         if batches is not None:
             recalibrate_statistics(inner, batches)
     except BaseException:
@@ -182,7 +189,8 @@ def predict_params(
         raise
     if batches is not None and not batch_norms(inner):
         notes += ("recalibrate= had no effect: no BatchNorm of the model keeps statistics",)
-    return dataclasses.replace(plan.report, seconds=time.perf_counter() - start, notes=notes)
+    seconds = time.perf_counter() - start
+    return dataclasses.replace(plan.report, seconds=seconds, notes=notes, scaled=scaled)
 
 
 def predict_state_dict(
@@ -195,7 +203,7 @@ def predict_state_dict(
     condition: Any = None,
     noise: float = 0.0,
     orthogonalize: bool = False,
-    follow_sizes: bool = False,
+    calibrate: bool = False,
     graph: ParamGraph | None = None,
     seed: int | None = None,
     device: Device = None,
@@ -212,7 +220,7 @@ def predict_state_dict(
         condition: As for `predict_params`.
         noise: As for `predict_params`.
         orthogonalize: As for `predict_params`.
-        follow_sizes: As for `predict_params`.
+        calibrate: As for `predict_params`.
         graph: As for `predict_params`.
         seed: Seeds the noise; None counts as 0.
         device: Where the tensors live; where the parameters are by default, for meta the CPU.
@@ -228,7 +236,7 @@ def predict_state_dict(
     inner = check_model(model)
     _check_settings(True, None, device, dtype)
     settings = _Settings(
-        checkpoint, generate, unsupported, condition, noise, orthogonalize, follow_sizes, seed or 0
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
     )
     plan = _plan(inner, example_inputs, graph, settings, dtype)
     tensors: dict[str, Tensor] = {}
@@ -236,6 +244,10 @@ def predict_state_dict(
         like = plan.parameters[name]
         target = torch.device(device or ("cpu" if like.is_meta else like.device))
         tensors[name] = new_tensor(recipe, like, target, dtype or like.dtype)
+    if plan.own is not None:
+        forget_caches(inner)
+        calibrate_layers(inner, plan.own, tensors, tensors)
+        forget_caches(inner)
     for alias, name in plan.aliases.items():
         if name in tensors:
             tensors[alias] = tensors[name]
@@ -263,9 +275,6 @@ def _plan(
     found = run_hypernetwork(hypernetwork, graph, set(names), condition) if names else {}
     recipes = {name: found[name] for name in names}
     check_recipes(recipes, parameters, dtype)
-    excess = {}
-    if settings.follow_sizes:  # before noise, which hides that channels are alike
-        excess = {name: channel_excess(recipe) for name, recipe in recipes.items()}
     if settings.noise or settings.orthogonalize:
         recipes = refine(
             recipes,
@@ -275,24 +284,18 @@ def _plan(
             seed=settings.seed,
         )
         check_recipes(recipes, parameters, dtype)
-    followed: dict[str, float] = {}
-    if settings.follow_sizes:
-        if getattr(hypernetwork.config, "magnitude", None) != "bounded":
-            raise ConfigError(
-                "follow_sizes=True is for hypernetworks that predict where training starts "
-                f"(magnitude='bounded'); {label} is none"
-            )
-        recipes, followed = follow_own_sizes(recipes, parameters, graph, excess)
-        check_recipes({name: recipes[name] for name in followed}, parameters, dtype)
+    own = None
+    if settings.calibrate:
+        _check_calibration(hypernetwork, label, {name: parameters[name] for name in names})
+        own = measure(model, example_inputs, settings.seed)
     report = Report(
         predicted=dict.fromkeys(names, hypernetwork.decoder_name),
         kept={name: reason for name, reason in reasons.items() if reason is not None},
         checkpoint=label,
         seconds=0.0,
-        followed=followed,
         notes=(*notes, *graph.assumptions),
     )
-    return _Plan(parameters, aliases, recipes, report)
+    return _Plan(parameters, aliases, recipes, report, own)
 
 
 def _check_graph(graph: ParamGraph, parameters: dict[str, nn.Parameter]) -> None:
@@ -303,6 +306,21 @@ def _check_graph(graph: ParamGraph, parameters: dict[str, nn.Parameter]) -> None
     if wrong:
         raise ConfigError(
             f"graph= is of another model: they differ in {', '.join(wrong[:3])}; leave it out"
+        )
+
+
+def _check_calibration(
+    hypernetwork: Hypernetwork, label: str, parameters: dict[str, nn.Parameter]
+) -> None:
+    if getattr(hypernetwork.config, "magnitude", None) != "bounded":
+        raise ConfigError(
+            "calibrate=True is for hypernetworks that predict where training starts "
+            f"(magnitude='bounded'); {label} is none"
+        )
+    if missing := [name for name, parameter in parameters.items() if parameter.is_meta]:
+        raise ConfigError(
+            "calibrate=True compares with the model's own values; "
+            f"{len(missing)} parameters are on the meta device and have none, such as {missing[0]}"
         )
 
 

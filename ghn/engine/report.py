@@ -27,8 +27,8 @@ class Report:
         predicted: Parameter name to the decoder that emitted it.
         kept: Parameter name to the reason why it has the model's own value; see `REASONS`.
         checkpoint: Which hypernetwork was used: its name, folder or hub id.
-        followed: Parameter name to the power of two that its prediction was multiplied with to
-            follow the size of the value it replaces; see `ghn.engine.own_sizes`.
+        scaled: Parameter name to the power of two that its prediction was multiplied with by
+            `calibrate=True`; see `ghn.engine.calibrate`.
         seconds: Wall-clock time of the whole call, loading the checkpoint included.
         notes: Sentences on what was taken for granted; empty for most models.
     """
@@ -38,7 +38,7 @@ class Report:
     checkpoint: str
     seconds: float
     notes: tuple[str, ...] = ()
-    followed: dict[str, float] = dataclasses.field(default_factory=dict)
+    scaled: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         total = len(self.predicted) + len(self.kept)
@@ -46,8 +46,8 @@ class Report:
             f"predicted {len(self.predicted)} of {total} parameters with {self.checkpoint} "
             f"in {self.seconds:.2f} s"
         ]
-        if self.followed:
-            lines.append(f"{len(self.followed)} of them at the size of the model's own values")
+        if self.scaled:
+            lines.append(f"scaled {len(self.scaled)} of them for outputs of the usual size")
         examples = {reason: name for name, reason in reversed(self.kept.items())}
         for reason, count in collections.Counter(self.kept.values()).most_common():
             lines.append(f"kept {count}, {reason} ({REASONS[reason]}), such as {examples[reason]}")

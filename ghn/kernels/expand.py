@@ -24,7 +24,6 @@ __all__ = [
     "expand",
     "expand_out",
     "is_finite",
-    "leading_rows",
     "mean_square",
     "merged",
     "parted",
@@ -111,13 +110,6 @@ def _expand_in_bands(recipe: LowRank | Tiled, out: Tensor, base: Tensor, update:
     for start in range(0, layout.rows, height):
         rows = slice(start, min(start + height, layout.rows))
         target[rows].copy_(updated(_band(recipe, rows), source[rows], update))
-
-
-def leading_rows(recipe: Recipe, count: int) -> Float[Tensor, "R C K"]:
-    """Return the first rows of a weight in matrix form, without expanding the others."""
-    if isinstance(recipe, Dense):
-        return recipe.layout.from_storage(recipe.values)[:count]
-    return _band(recipe, slice(0, count))
 
 
 def _band(recipe: LowRank | Tiled, rows: slice) -> Float[Tensor, "R C K"]:

@@ -420,7 +420,7 @@ def test_the_report_reads_as_text_and_as_json():
     assert "such as unused" in text
     assert data["predicted"] == {"head.weight": "fake"}
     assert data["kept"]["unused"] == "untouched"
-    assert set(data) == {"predicted", "kept", "followed", "checkpoint", "seconds", "notes"}
+    assert set(data) == {"predicted", "kept", "checkpoint", "scaled", "seconds", "notes"}
 
 
 def test_what_the_trace_assumed_is_in_the_report():

@@ -27,7 +27,6 @@ from ghn.kernels import (
     expand_all_out,
     expand_entries,
     expand_out,
-    leading_rows,
     many,
 )
 from ghn.kernels.ops import backward_op, expand_op, expand_out_op
@@ -72,16 +71,6 @@ def test_dense_recipes_are_their_values_and_keep_their_place():
     assert torch.equal(second, expand(product))
     assert expand_all([dense], dtype=torch.float16)[0].dtype == torch.float16
     assert expand_all([]) == []
-
-
-def test_leading_rows_are_those_of_the_whole_weight():
-    g = torch.Generator().manual_seed(0)
-    folded, turned = low_rank((5, 2, 2, 2), "oikk", 2, g, folded=2), low_rank((3, 5), "io", 2, g)
-    dense = Dense(torch.randn(3, 5, generator=g), Layout((3, 5), "io"))
-
-    for recipe in (folded, turned, tiled((5, 4, 2), "oik", (2, 3), g), dense):
-        whole = recipe.layout.from_storage(expand(recipe))
-        torch.testing.assert_close(leading_rows(recipe, 3), whole[:3])
 
 
 @pytest.mark.parametrize("dtype", list(BACKWARD))

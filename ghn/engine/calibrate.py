@@ -1,0 +1,124 @@
+"""Predicted layers brought to the size of output that the model's own values give.
+
+No rule of structure can know that a constructor starts a head at 4e-4 or shrinks weights with
+depth, nor how alike the channels of a network are that the hypernetwork was never trained for. Two
+forward passes show it. In the first, under the model's own values, the standard deviation of every
+layer's output is noted (`ghn.engine.outputs`). In the second, `calibrate` multiplies the parameters
+of a layer that is more than about six times off by a power of two, as the pass gets there, and goes
+on with the output that the layer then has: what follows is judged by what it will read.
+
+Layers nearer than that keep the size that they were predicted at, which training knows better than
+an untrained network does. Powers of two change no digit of a weight, and make predicting twice the
+same as predicting once.
+
+Source: Mishkin & Matas 2016 (LSUV, arXiv 1511.06422, section 3) scale layers in the order of a
+forward pass; the model's own initialization as the goal, the tolerance and the powers are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ghn.engine.outputs import Outputs, floats_of, run_steadily
+
+__all__ = ["calibrate"]
+
+FAR = 3  # as a power of two, rounded: from 2^2.5 on
+LARGEST = 40  # as a power of two: what is further off is no matter of size
+
+
+def calibrate(
+    model: nn.Module,
+    own: Outputs,
+    names: Collection[str],
+    tensors: Mapping[str, Tensor] | None = None,
+) -> dict[str, float]:
+    """Bring predicted layers near the outputs of the model's own values, in place.
+
+    A parameter is scaled at most once, by the first layer in the forward pass that has to be. A
+    layer whose output does not come near by it stays as it was.
+
+    Args:
+        model: With its predictions, or with any values if they are in `tensors`.
+        own: Measured under the model's own values.
+        names: Parameters that may be scaled, by the first name that the model gives them.
+        tensors: Predictions that are not in the model, by name; scaled in place.
+
+    Returns:
+        By parameter name, the power of two that it was scaled by, of those that were. If the
+        forward pass fails, parameters are left half scaled and the exception goes to the caller.
+    """
+    first = {id(p): name for name, p in model.named_parameters()}
+    scaling = _Scaling(set(names))
+    handles = []
+    for name, module in model.named_modules():
+        inner = {k: first[id(p)] for k, p in module.named_parameters(recurse=False)}
+        if inner and own.stds.get(name, [0.0])[0] > 0:
+            scaling.layers[module] = (own.stds[name][0], inner)
+            handles.append(module.register_forward_hook(scaling.hook, with_kwargs=True))
+    try:
+        run_steadily(model, own.inputs, tensors)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return scaling.factors
+
+
+class _Scaling:
+    """A forward hook that corrects layers as they run, each the first time.
+
+    Args:
+        free: Names of the parameters that may be scaled.
+    """
+
+    def __init__(self, free: set[str]) -> None:
+        self.layers: dict[nn.Module, tuple[float, dict[str, str]]] = {}
+        self.factors: dict[str, float] = {}
+        self._free = free
+        self._correcting = False
+
+    def hook(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        """Return the output that a layer has after its parameters were scaled, if they had to be.
+
+        The wanted size and the parameters, their names in the layer to those in the model, come
+        from `layers`.
+        """
+        if self._correcting or module not in self.layers:
+            return output
+        wanted, inner = self.layers.pop(module)
+        own = dict(module.named_parameters(recurse=False))
+        tensors = {name: own[key].detach() for key, name in inner.items() if name in self._free}
+        power = _power(wanted, output)
+        if not (tensors and power):
+            return output
+        self._correcting = True  # parts of the layer that run again are not judged again
+        try:
+            _multiply(tensors, power)
+            corrected = module.forward(*args, **kwargs)
+        finally:
+            self._correcting = False
+        if _power(wanted, corrected):  # not in proportion to the parameters
+            _multiply(tensors, -power)
+            return output
+        self._free -= set(tensors)
+        self.factors |= dict.fromkeys(tensors, 2.0**power)
+        return corrected
+
+
+def _power(wanted: float, output: Any) -> int:
+    """Return the power of two by which an output is too small; 0 if it is near enough."""
+    numbers = floats_of(output)
+    std = numbers.std().item() if numbers.numel() > 1 else 0.0
+    if not 0 < std < math.inf:
+        return 0
+    power = round(math.log2(wanted / std))
+    return power if FAR <= abs(power) <= LARGEST else 0
+
+
+def _multiply(tensors: Mapping[str, Tensor], power: int) -> None:
+    for tensor in tensors.values():
+        tensor.mul_(2.0**power)
