@@ -100,7 +100,7 @@ def test_a_predicted_meta_model_equals_the_built_model_with_the_same_parameters(
     assert not torch.equal(logits(meta)[0], logits(meta)[1])
 
 
-@pytest.mark.parametrize("make", [SWIN, BEIT, EVA, gpt2, llama], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("make", [SWIN, EVA, gpt2], ids=lambda m: m.__name__)
 def test_a_meta_model_in_half_precision_equals_the_built_model_converted(make, ghn):
     meta, built = on_meta(make), make()
 

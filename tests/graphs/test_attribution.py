@@ -54,9 +54,17 @@ MODELS = [
     "hgnet_tiny",
     "mambaout_femto",
 ]
+QUICK = {
+    *("resnet18", "densenet121", "mobilenetv3_small_050", "efficientnet_b0", "convnextv2_atto"),
+    *("vit_tiny_patch16_224", "cait_xxs24_224", "swin_tiny_patch4_window7_224", "gmlp_ti16_224"),
+    *("poolformer_s12", "levit_128s", "mobilevit_xxs", "nfnet_l0", "dpn48b", "focalnet_tiny_srf"),
+    "mambaout_femto",
+}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MODELS]
+)
 def test_every_parameter_hangs_on_the_operators_that_autograd_says_consume_it(name):
     model = timm.create_model(name)
     image = torch.randn(1, *model.default_cfg["input_size"])

@@ -65,9 +65,17 @@ NAMES = (
     *(f"torchvision:{name}" for name in TORCHVISION),
     *(f"transformers:{name}" for name in TRANSFORMERS),
 )
+# One of a kind; the others are slow ones.
+QUICK = (
+    *("timm:resnet18", "timm:vit_tiny_patch16_224", "timm:convnext_atto", "timm:nfnet_l0"),
+    *("timm:mobilenetv3_small_050", "torchvision:googlenet", "torchvision:swin_t"),
+    *("transformers:gpt2", "transformers:t5", "transformers:llama", "transformers:mamba"),
+)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES]
+)
 def test_the_graph_on_meta_is_that_of_a_real_run(name, monkeypatch):
     model = build(name)
     with torch.device("meta"):
