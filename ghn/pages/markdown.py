@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["markdown_table"]
+import statistics
+from collections.abc import Sequence
+
+__all__ = ["markdown_table", "spread"]
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> list[str]:
@@ -15,3 +18,9 @@ def markdown_table(columns: list[str], rows: list[list[str]]) -> list[str]:
     names = [c.removeprefix(">") for c in columns]
     lines = ["---:" if c.startswith(">") else "---" for c in columns]
     return ["| " + " | ".join(row) + " |" for row in (names, lines, *rows)]
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Return mean and standard deviation as text; of one value, which has none, the value."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from pathlib import Path
 from typing import Any
 
 from ghn.io import atomic_path, write_json, write_text
 from ghn.methods.bayesian.tasks import TASKS
-from ghn.pages.markdown import markdown_table
+from ghn.pages.markdown import markdown_table, spread
 from ghn.pages.plots import COLOURS
 
 __all__ = ["Choice", "Result", "Row"]
@@ -108,14 +107,12 @@ class Result:
                     choice.method,
                     f"{rows[0].parameters:,}",
                     str(rows[0].networks),
-                    _spread([r.metrics["nll"] for r in rows], 3),
-                    _spread([r.metrics["score"] for r in rows], 3)
+                    spread([r.metrics["nll"] for r in rows], 3),
+                    spread([r.metrics["score"] for r in rows], 3)
                     if is_regression
-                    else _spread([100 * r.metrics["score"] for r in rows], 1),
-                    _spread([100 * r.metrics["calibration"] for r in rows], 1),
-                    _spread([100 * r.metrics["coverage"] for r in rows], 1)
-                    if is_regression
-                    else "",
+                    else spread([100 * r.metrics["score"] for r in rows], 1),
+                    spread([100 * r.metrics["calibration"] for r in rows], 1),
+                    spread([100 * r.metrics["coverage"] for r in rows], 1) if is_regression else "",
                 ]
             )
         return COLUMNS, cells
@@ -194,8 +191,3 @@ class Result:
             axes.legend(frameon=False, fontsize=8)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
-
-
-def _spread(values: list[float], digits: int) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.{digits}f} ± {spread:.{digits}f}"

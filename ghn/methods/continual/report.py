@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ghn.io import write_json, write_text
 from ghn.methods.continual.metrics import Metrics, metrics
 from ghn.methods.continual.page import continual_report, mean_matrix
-from ghn.methods.sequence.runs import spread
-from ghn.pages.markdown import markdown_table
+from ghn.pages.markdown import markdown_table, spread
 from ghn.pages.pictures import picture
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ghn.io import write_json, write_text
 from ghn.methods.hypercrl.film import Film
-from ghn.methods.sequence.runs import spread
 from ghn.pages import (
     Details,
     Figure,
@@ -26,7 +25,7 @@ from ghn.pages import (
     line_plot,
     picture,
 )
-from ghn.pages.markdown import markdown_table
+from ghn.pages.markdown import markdown_table, spread
 from ghn.pages.plots import COLOURS, draw_lines, plain_numbers
 
 __all__ = ["Result", "Row"]

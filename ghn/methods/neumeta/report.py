@@ -25,7 +25,7 @@ from ghn.pages import (
     line_plot,
     picture,
 )
-from ghn.pages.markdown import markdown_table
+from ghn.pages.markdown import markdown_table, spread
 from ghn.pages.plots import COLOURS, draw_lines, plain_numbers
 
 __all__ = ["Result", "Row", "picture_name"]
@@ -98,7 +98,7 @@ class Result:
             [
                 arm,
                 f"{groups[0][0].stored:,}" if groups[0][0].stored else "-",
-                *(_spread([row.score for row in group], self.task.digits) for group in groups),
+                *(spread([row.score for row in group], self.task.digits) for group in groups),
             ]
             for arm, groups in self.by_arm().items()
         ]
@@ -227,8 +227,3 @@ class Result:
 def picture_name(arm: str, seed: int, width: float) -> str:
     """Return the name of the file that shows what an arm does at a width."""
     return f"{arm}-{seed}-{width:g}.png"
-
-
-def _spread(values: list[float], digits: int) -> str:
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ghn.errors import ConfigError
 
-__all__ = ["Progress", "laid_over", "resumed", "spread"]
+__all__ = ["Progress", "laid_over", "resumed"]
 
 L = TypeVar("L")
 
@@ -51,9 +50,3 @@ def resumed(
             "folder with --out"
         )
     return learner, notes
-
-
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Return mean and standard deviation as text."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.{digits}f} ± {deviation:.{digits}f}"
