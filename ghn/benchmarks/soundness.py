@@ -59,7 +59,7 @@ class Soundness:
         degenerate: Predicted matrices that are constant, of rank 1 or have rows twice, and why.
         far: Layers whose standard deviation is more than ten times, or less than a tenth of, the
             default's, with the ratio. Layers whose default deviation is 0 are left out.
-        finite: Whether all outputs are finite, in evaluation mode, statistics of BatchNorm measured.
+        finite: Whether all outputs are finite, in evaluation mode with measured batch statistics.
         differ: Whether two inputs give different outputs.
         error: What was raised; empty if nothing was.
         passed_over: Why the model does not count; empty if it does.

@@ -13,13 +13,14 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from ghn.engine.undo import Snapshot
 from ghn.errors import InputError
 from ghn.graphs.inputs import ExampleInputs, Failure, candidates, describe
 from ghn.rng import make_generator
 
 __all__ = ["Outputs", "drawn_inputs", "floats_of", "layer_stds", "measure", "run_steadily"]
 
-BATCH = 4  # images; batch norms need more than one
+BATCH = 4  # images; a batch norm needs more than one
 IDS = 100  # most vocabularies have as many
 
 
@@ -42,17 +43,18 @@ def measure(model: nn.Module, example_inputs: Any = None, seed: int = 0) -> Outp
     Args:
         model: With values; left as it was.
         example_inputs: As for `ghn.trace`, inferred if None. Floating-point numbers are drawn, four
-            of an image; integers keep their values if they have any.
+            images for batch norms; integers keep their values if they have any.
         seed: Of the inputs.
 
     Raises:
         InputError: If nothing can be inferred, or the forward pass fails on all that was tried.
     """
+    images = BATCH if any(isinstance(m, _BatchNorm) for m in model.modules()) else None
     options = candidates(model, example_inputs)
     found = next(options)
     while True:
         error: Exception
-        for batch, ids in ((BATCH, IDS), (None, IDS), (None, 2)):
+        for batch, ids in dict.fromkeys(((images, IDS), (None, IDS), (None, 2))):
             inputs = drawn_inputs(found, seed, batch, ids)
             try:
                 return Outputs(inputs, layer_stds(model, inputs))
@@ -106,8 +108,8 @@ def run_steadily(
     """Run a model without gradients, and leave no mark on it or on the global random state.
 
     Args:
-        model: Its batch norms run in training mode, all else in evaluation mode; modes and buffers
-            are as before afterwards.
+        model: Its batch norms run in training mode, all else in evaluation mode. Afterwards modes,
+            buffers and whatever else the pass set in modules are as before.
         inputs: With values.
         tensors: Values of parameters, by name, that take the place of the model's own.
     """
@@ -160,18 +162,13 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def _steady(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    for module in modes:
-        module.training = isinstance(module, _BatchNorm)
+    undo = Snapshot(model, model.buffers())
     try:
+        for module in model.modules():
+            module.training = isinstance(module, _BatchNorm)
         yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for buffer, copy in buffers:
-                buffer.copy_(copy)
+        undo.restore()
 
 
 def _cuda_devices(model: nn.Module) -> list[torch.device]:

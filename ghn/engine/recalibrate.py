@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ghn.engine.undo import Snapshot
 from ghn.errors import InputError
 from ghn.graphs.inputs import ExampleInputs, candidates
 
@@ -30,8 +31,8 @@ def recalibrate_statistics(
     """Set running means and variances to their average over batches.
 
     Args:
-        model: Its BatchNorm modules run in training mode, everything else in evaluation mode; all
-            flags and momenta are restored.
+        model: Its BatchNorm modules run in training mode, everything else in evaluation mode.
+            Afterwards all but their statistics is as before.
         batches: Each as `trace` takes example inputs: a tensor, a tuple of positional arguments or
             a dict of keyword arguments.
         only: The BatchNorm modules to measure; all by default. The others keep their statistics.
@@ -58,20 +59,17 @@ def recalibrate_statistics(
 def _averaging(model: nn.Module, only: Collection[nn.Module] | None) -> Iterator[None]:
     """Put BatchNorm into cumulative averaging, the rest into evaluation mode; then restore."""
     norms = [norm for norm in batch_norms(model) if only is None or norm in only]
-    training = {module: module.training for module in model.modules()}
-    momenta = {norm: norm.momentum for norm in norms}
+    measured = {id(buffer) for norm in norms for buffer in norm.buffers(recurse=False)}
+    undo = Snapshot(model, (b for b in model.buffers() if id(b) not in measured))
     try:
-        for module in training:
-            module.training = module in momenta
+        for module in model.modules():
+            module.training = module in norms
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch's word for a cumulative average
         yield
     finally:
-        for module, flag in training.items():
-            module.training = flag
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum
+        undo.restore()
 
 
 def _cuda_devices(model: nn.Module) -> list[torch.device]:

@@ -239,3 +239,37 @@ def test_attention_biases_that_a_module_keeps_are_forgotten(ghn):
     assert report.scaled
     with torch.no_grad():
         torch.testing.assert_close(model(images), fresh.eval()(images))
+
+
+class Counting(Residual):
+    """Counts and keeps things in its forward pass, in every way that there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+        self.calls, self.seen, self.cache = 0, [], None
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.steps = self.steps + 1
+        self.calls += 1
+        self.seen.append(y.shape)
+        self.cache = y.mean()
+        return y
+
+
+@pytest.mark.parametrize(
+    "settings", [{"calibrate": True}, {"recalibrate": [torch.randn(4, 3, 8, 8)]}]
+)
+def test_passes_leave_no_mark_of_theirs_on_the_model(ghn, settings):
+    model = Counting()
+    old = model.norms[0].running_mean.clone()
+    settings = {"checkpoint": ghn, "unsupported": "predict", **settings}
+
+    predict_params(model, IMAGES, **settings)
+
+    assert (model.steps, model.calls, model.seen, model.cache) == (0, 0, [], None)
+    assert torch.equal(model.norms[0].running_mean, old) == ("calibrate" in settings)
+    if "calibrate" in settings:
+        predict_state_dict(model, IMAGES, **settings)
+        assert (model.steps, model.calls, model.seen, model.cache) == (0, 0, [], None)
