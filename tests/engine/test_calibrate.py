@@ -177,13 +177,13 @@ def test_only_what_is_predicted_is_scaled(ghn):
 
 
 def test_a_model_whose_second_pass_fails_is_as_it_was(ghn):
-    class Once(Residual):
-        passes = 0
+    passes = []
 
+    class Once(Residual):
         def forward(self, x):
             if not x.is_meta:
-                self.passes += 1
-                if self.passes == 2:
+                passes.append(x)
+                if len(passes) == 2:
                     raise RuntimeError("no more")
             return super().forward(x)
 

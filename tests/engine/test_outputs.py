@@ -68,23 +68,19 @@ def test_numbers_are_found_in_outputs_of_any_structure():
     assert floats_of(None).numel() == 0
 
 
-def test_a_model_that_takes_no_other_number_of_images_is_measured_on_as_many_as_given():
-    class Strict(nn.Linear):
-        def forward(self, images, noise):
-            return super().forward((images + noise).flatten(1))
+@pytest.mark.parametrize(("norm", "pairs", "images"), [(True, 1, 4), (True, 2, 2), (False, 1, 2)])
+def test_batch_norms_see_four_images_where_the_model_takes_any_number(norm, pairs, images):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3) if norm else nn.GroupNorm(1, 3)
 
-    found = measure(Strict(12, 5), (torch.empty(2, 3, 2, 2), torch.empty(2, 1, 1, 1)))
-    uneven = measure(Strict(12, 5), (torch.empty(2, 3, 2, 2), torch.empty(2, 3, 2)[..., None]))
+        def forward(self, images, numbers):
+            return self.norm(images).flatten(1) + numbers
 
-    assert found.inputs.args[0].shape[0] == uneven.inputs.args[0].shape[0] == 4
+    given = torch.empty(2, 3, 2, 2), torch.empty(pairs, 12)
 
-    class Paired(nn.Linear):
-        def forward(self, images, labels):
-            return super().forward(images.flatten(1)) + labels
-
-    paired = measure(Paired(12, 5), (torch.empty(2, 3, 2, 2), torch.empty(2, 5)))
-
-    assert paired.inputs.args[0].shape[0] == 2
+    assert measure(Network(), given).inputs.args[0].shape[0] == images
 
 
 def test_a_forward_pass_that_fails_is_an_error_with_the_form_of_the_input():
