@@ -104,7 +104,7 @@ class ContinualLearner(TaskLearner):
         if not names:
             raise ConfigError("no task is learned yet; call learn() first")
         with torch.no_grad(), in_mode(self.model, training=False):
-            parameters = self.ghn(self.graph, condition=names)
+            parameters = self._source.parameters_of(names)
             buffers = stacked([self._buffers[name] for name in names])
             logits = run_batch(self.model, parameters, self._moved(inputs), buffers=buffers)[0]
         entropies = []
