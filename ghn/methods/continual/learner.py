@@ -91,8 +91,8 @@ class ContinualLearner(TaskLearner):
     def infer_task(self, inputs: Any) -> list[str]:
         """Guess the task of each input: the one whose network is most certain of a class.
 
-        Experimental: on ten permutations of the digits it is right for about a fifth of the
-        inputs, where chance is a tenth. See docs/methods/continual.md.
+        Experimental: on five tasks of two digits it is right for about half of the inputs, where
+        chance is a fifth. See docs/methods/continual.md.
 
         Args:
             inputs: As for `predict`.
