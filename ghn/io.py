@@ -5,6 +5,7 @@ A file is written to a temporary name in the same folder, flushed to the disk, t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -23,6 +24,7 @@ __all__ = [
     "atomic_path",
     "cache_folder",
     "read_tensors",
+    "tensor_digest",
     "write_json",
     "write_tensors",
     "write_text",
@@ -88,6 +90,22 @@ def append_line(path: str | Path, line: str) -> None:
         file.write(f"{line}\n".encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors: of their names, in order, and of their types, shapes and bytes.
+
+    Args:
+        tensors: By name, in any order and on any device.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def write_tensors(

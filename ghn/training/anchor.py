@@ -33,7 +33,7 @@ from ghn.graphs import ParamGraph
 __all__ = ["AnchorConfig", "OutputAnchor", "coming_step", "normalised_fisher"]
 
 LEAST, MOST = 0.05, 20.0  # of a normalised importance
-FLOOR = 1e-3  # of a mean square that differences are divided by: biases may be small
+FLOOR = 1e-3  # of a mean square that differences are divided by: small tensors count for less
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,10 @@ class AnchorConfig(Config):
             keeps one copy of the hypernetwork and emits from it again.
         reduction: How the squared differences of one condition become a number. `"relative"`: the
             mean over elements of the squared difference over the mean square of the tensor's
-            targets, free of size and scale. `"paper"`: the sum, as published, so that the right
-            beta depends on the network's size; 0.01 to 1 are common.
+            targets, or over 0.001 if that is more. It does not depend on the size of a network, nor
+            on the scale of tensors with a mean square above 0.001 (elements of about 0.03); smaller
+            ones, mostly biases, are held less, by the square of their scale. `"paper"`: the sum, as
+            published, so that the right beta depends on the network's size; 0.01 to 1 are common.
         subset: Most conditions that one penalty looks at, drawn at random; 0 for all.
         lookahead: Whether the penalty is taken after the optimiser's coming step on the loss
             instead of before it.
@@ -108,11 +110,17 @@ class OutputAnchor:
             importance: How much each element counts, by parameter name; such as
                 `normalised_fisher`.
             mask: Which elements count at all, by parameter name; those of missing names do.
+
+        Raises:
+            ConfigError: If importance or mask name what is no parameter, or have another shape.
         """
+        weights = None
+        if importance is not None or mask is not None:
+            weights = self._weights(importance or {}, mask or {})
         self.kept[key] = key if condition is None else condition
         self.weights.pop(key, None)
-        if importance is not None or mask is not None:
-            self.weights[key] = self._weights(importance or {}, mask or {})
+        if weights is not None:
+            self.weights[key] = weights
         self.refresh()
 
     @torch.no_grad()
@@ -190,10 +198,17 @@ class OutputAnchor:
             ahead: Parameters to emit under in place of the hypernetwork's own, such as
                 `coming_step` returns.
 
+        Raises:
+            ConfigError: If a key is not kept.
+
         Source:
             Equation 2 of arXiv 1906.00695.
         """
         keys = list(self.kept) if keys is None else list(keys)
+        if unknown := [key for key in keys if key not in self.kept]:
+            raise ConfigError(
+                f"the anchor does not keep {unknown}; it keeps {list(self.kept)}: call keep() first"
+            )
         if not keys or self.config.beta == 0:
             return next(self.ghn.parameters()).new_zeros(())
         now = self._emit(keys, ahead) if emitted is None else _flat(emitted, self.graph)
@@ -254,6 +269,8 @@ class OutputAnchor:
     def _weights(
         self, importance: Mapping[str, Tensor], mask: Mapping[str, Tensor]
     ) -> Float[Tensor, " P"]:
+        _check_parts("importance", importance, self.graph)
+        _check_parts("mask", mask, self.graph)
         like = next(self.ghn.parameters())
         parts = []
         for name, spec in self.graph.specs.items():
@@ -261,6 +278,21 @@ class OutputAnchor:
             counted = mask.get(name, torch.ones(spec.shape, dtype=torch.bool)).to(like)
             parts.append(weight * counted.reshape(-1))
         return torch.cat(parts)
+
+
+def _check_parts(what: str, parts: Mapping[str, Tensor], graph: ParamGraph) -> None:
+    """Refuse tensors by parameter name that do not belong to a graph's parameters."""
+    for name, part in parts.items():
+        if name not in graph.specs:
+            raise ConfigError(
+                f"{what} names {name!r}, which is not emitted; parameters are "
+                f"{', '.join(list(graph.specs)[:5])}"
+            )
+        if tuple(part.shape) != graph.specs[name].shape:
+            raise ConfigError(
+                f"{what} of {name} must have its shape {list(graph.specs[name].shape)}, got "
+                f"{list(part.shape)}"
+            )
 
 
 def _flat(emitted: Mapping[str, Tensor], graph: ParamGraph) -> Float[Tensor, "C P"]:

@@ -255,3 +255,38 @@ def test_fisher_is_normalised_to_mean_one_and_clipped():
 def test_nonsense_is_refused(settings):
     with pytest.raises(ConfigError):
         AnchorConfig(**settings)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 0.01])
+def test_the_relative_penalty_divides_by_the_mean_square_or_by_a_thousandth_if_that_is_more(scale):
+    ghn = build("chunked")
+    with torch.no_grad():
+        ghn.decoder.readout.weight *= scale
+        ghn.decoder.readout.bias *= scale
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0, reduction="relative"))
+    anchor.keep("a")
+    before = ghn(GRAPH, condition="a")
+
+    with torch.no_grad():
+        ghn.decoder.readout.weight *= 1.1
+        ghn.decoder.readout.bias *= 1.1
+
+    shares = {n: t.numel() / GRAPH.num_parameters for n, t in before.items()}
+    squares = {n: t.square().mean().item() for n, t in before.items()}
+    expected = sum(0.01 * squares[n] / max(squares[n], 1e-3) * shares[n] for n in squares)
+    assert anchor.penalty().item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_names_shapes_and_keys_that_the_anchor_does_not_know_are_refused():
+    anchor = OutputAnchor(build(), GRAPH, AnchorConfig())
+
+    with pytest.raises(ConfigError, match="mask names 'typo', which is not emitted"):
+        anchor.keep("a", mask={"typo": torch.ones(4, dtype=torch.bool)})
+    with pytest.raises(ConfigError, match=r"mask of 0.weight must have its shape \[8, 6\]"):
+        anchor.keep("a", mask={"0.weight": torch.ones(6, 8, dtype=torch.bool)})
+    with pytest.raises(ConfigError, match="importance names 'typo'"):
+        anchor.keep("a", importance={"typo": torch.ones(4)})
+    assert not anchor.kept
+    anchor.keep("a")
+    with pytest.raises(ConfigError, match=r"does not keep \['zz'\]; it keeps \['a'\]"):
+        anchor.penalty(["zz"])

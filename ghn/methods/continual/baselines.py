@@ -155,7 +155,8 @@ class Joint(_Networks):
             raise ConfigError(
                 f"joint training needs the data of {missing} again; call remember() first"
             )
-        streams = {n: super(Joint, self)._batches(n, own) for n, own in self._loaders.items()}
+        own = {name: self._loaders[name] for name in self.tasks}
+        streams = {name: super(Joint, self)._batches(name, data) for name, data in own.items()}
         while True:
             for name, stream in streams.items():
                 inputs, labels = next(stream)

@@ -1,7 +1,7 @@
 """What a learner accepts as a batch, and the loss of one.
 
 Shape letters used in this file:
-    b: inputs. k: classes.
+    b: inputs. k: classes. n: labels, as many as inputs if data are sound.
 """
 
 from __future__ import annotations
@@ -16,7 +16,40 @@ from torch.nn import functional as F
 
 from ghn.errors import ConfigError, InputError
 
-__all__ = ["checked_batch", "one_pass", "renumbered", "task_loss"]
+__all__ = [
+    "check_labels",
+    "checked_batch",
+    "checked_classes",
+    "one_pass",
+    "renumbered",
+    "task_loss",
+]
+
+
+def checked_classes(task: str, classes: Iterable[Any] | None) -> tuple[int, ...] | None:
+    """Return a task's classes as plain integers.
+
+    Args:
+        task: Name of the task, for errors.
+        classes: Whole numbers in a list, an array or a tensor; None: all outputs.
+
+    Raises:
+        ConfigError: If they are none, no whole numbers from 0 on, or one is there twice.
+    """
+    if classes is None:
+        return None
+    try:
+        values = torch.tensor(list(classes))
+    except (TypeError, ValueError, RuntimeError):
+        values = torch.tensor([-1])  # no numbers, refused as a wrong one is
+    found = values.long().flatten().tolist()
+    whole = values.ndim == 1 and values.dtype != torch.bool and values.tolist() == found
+    if not whole or not found or min(found) < 0 or len(set(found)) < len(found):
+        raise ConfigError(
+            f"classes of task {task!r} must be different outputs of the network, whole numbers "
+            f"from 0 on such as (4, 5), got {classes!r}"
+        )
+    return tuple(found)
 
 
 def one_pass(
@@ -32,6 +65,11 @@ def one_pass(
     Raises:
         InputError: If there is no batch, or a batch is none that a learner accepts.
     """
+    if not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        raise InputError(
+            f"the loader of task {task!r} must give batches (inputs, labels), such as a DataLoader "
+            f"or a list of them, got {type(loader).__name__}"
+        )
     empty = True
     for batch in loader:
         inputs, labels = checked_batch(task, batch)
@@ -53,7 +91,10 @@ def checked_batch(task: str, batch: Any) -> tuple[Any, Int64[Tensor, " b"]]:
     """
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise InputError(f"a batch of task {task!r} must be (inputs, labels), got {type(batch)}")
-    inputs, labels = batch[0], torch.as_tensor(batch[1])
+    try:
+        inputs, labels = batch[0], torch.as_tensor(batch[1])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"labels of task {task!r} must be integers: {error}") from error
     if labels.ndim != 1 or labels.is_floating_point():
         raise InputError(
             f"labels of task {task!r} must be integers of shape [b], got {labels.dtype} "
@@ -87,7 +128,7 @@ def renumbered(
 def task_loss(
     task: str,
     logits: Float[Tensor, "b k"],
-    labels: Int64[Tensor, " b"],
+    labels: Int64[Tensor, " n"],
     classes: tuple[int, ...] | None,
 ) -> Float[Tensor, ""]:
     """Return the cross-entropy over a task's classes.
@@ -99,24 +140,45 @@ def task_loss(
         classes: The outputs that are the task's classes; None: all.
 
     Raises:
-        ConfigError: If classes are no outputs, or one is there twice.
-        InputError: If a label is no class, or the loss is not finite.
+        ConfigError: If classes are no outputs.
+        InputError: If there are not as many labels as inputs, a label is no class, or the loss is
+            not finite.
     """
     count = logits.shape[1]
-    if classes is not None and (len(set(classes)) < len(classes) or max(classes) >= count):
+    if classes is not None and max(classes) >= count:
         raise ConfigError(
             f"classes={classes} of task {task!r} must be different outputs of a network with "
-            f"{count}"
+            f"{count}, which are numbered from 0"
         )
     if classes is not None:
         logits = logits[:, list(classes)]
-    if int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0:
-        raise InputError(
-            f"task {task!r} has a label {int(labels.max())}, but the network has "
-            f"{logits.shape[1]} outputs: classes are numbered from 0. A task with more classes "
-            "needs a network with more outputs"
-        )
+    check_labels(task, logits, labels)
     loss = F.cross_entropy(logits, labels)
     if not loss.isfinite():
         raise InputError(f"the loss of task {task!r} is not finite; try a smaller rate")
     return loss
+
+
+def check_labels(task: str, logits: Float[Tensor, "b k"], labels: Int64[Tensor, " n"]) -> None:
+    """Refuse labels that do not fit a network's outputs.
+
+    Args:
+        task: Name of the task, for errors.
+        logits: Of the task's classes.
+        labels: Places among them.
+
+    Raises:
+        InputError: If there are not as many labels as inputs, or one is no class.
+    """
+    inputs, count = logits.shape
+    if len(labels) != inputs:
+        raise InputError(
+            f"a batch of task {task!r} needs a label for each input, got {len(labels)} labels and "
+            f"{inputs} rows of logits"
+        )
+    if int(labels.max()) >= count or int(labels.min()) < 0:
+        wrong = labels[(labels < 0) | (labels >= count)].unique().tolist()
+        raise InputError(
+            f"task {task!r} has the labels {wrong[:5]}, but the network has {count} outputs, which "
+            "are numbered from 0. A task with more classes needs a network with more outputs"
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ghn.errors import ConfigError
 from ghn.methods.continual.baselines import Joint
 from ghn.methods.continual.loop import TaskLearner
 from ghn.methods.continual.tasks import Batches, TaskData
@@ -42,15 +43,9 @@ def learn_sequence(
         progress: Called with steps done, steps in all, and a text.
 
     Raises:
-        ConfigError: If the file belongs to a run with other settings.
+        ConfigError: If the file belongs to a run with other settings, or holds more tasks.
     """
-    learner, matrix = make(), []
-    kind = type(learner)
-    if found := resumed(path, lambda file: kind.load(file, model), dict(settings or {})):
-        learner, matrix = found[0], found[1]["matrix"]
-    if isinstance(learner, Joint):
-        for task in tasks[: len(matrix)]:
-            learner.remember(task.name, task.train)
+    learner, matrix = _start(make, model, tasks, path, dict(settings or {}))
     for number, task in enumerate(tasks[len(matrix) :], len(matrix)):
         for loader in [t.train for t in tasks]:
             if isinstance(loader, Batches):
@@ -64,4 +59,29 @@ def learn_sequence(
         matrix.append([learner.evaluate(t.test, t.name) for t in tasks[: number + 1]])
         if path is not None:
             learner.save(path, {"settings": dict(settings or {}), "matrix": matrix})
+    return learner, matrix
+
+
+def _start(
+    make: Callable[[], TaskLearner],
+    model: nn.Module,
+    tasks: Sequence[TaskData],
+    path: Path | None,
+    settings: dict[str, Any],
+) -> tuple[TaskLearner, list[list[float]]]:
+    """Return a new learner, or that of a file, and its matrix."""
+    learner = make()
+    kind = type(learner)
+    found = resumed(path, lambda file: kind.load(file, model), settings)
+    if found is None:
+        return learner, []
+    learner, matrix = found[0], found[1]["matrix"]
+    if len(matrix) > len(tasks):
+        raise ConfigError(
+            f"{path} holds {len(matrix)} tasks, {len(tasks)} are asked for; ask for as many or "
+            "more, or choose another folder with --out"
+        )
+    if isinstance(learner, Joint):
+        for task in tasks[: len(matrix)]:
+            learner.remember(task.name, task.train)
     return learner, matrix

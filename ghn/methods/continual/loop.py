@@ -3,16 +3,15 @@
 A learner keeps no data of a task. Transactions and files are those of `ghn.methods.sequence`.
 
 Shape letters used in this file:
-    b: inputs. k: classes.
+    b: inputs. k: classes. n: labels, as many as inputs if data are sound.
 """
 
 from __future__ import annotations
 
 import abc
-import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,14 +21,13 @@ from torch import Tensor, nn
 
 from ghn.engine.guards import check_model
 from ghn.engine.run import in_mode, run
-from ghn.engine.select import Generate, keep_reasons
-from ghn.engine.support import Support
+from ghn.engine.select import Generate
 from ghn.errors import CheckpointError, ConfigError, InputError
-from ghn.graphs import ParamGraph, trace
-from ghn.graphs.trace import parameter_names
 from ghn.methods import sequence
-from ghn.methods.continual.batches import one_pass, task_loss
+from ghn.methods.continual.batches import check_labels, checked_classes, one_pass, task_loss
+from ghn.methods.continual.module import check_fits, copy_with, generated, shared
 from ghn.methods.sequence import LoopConfig
+from ghn.methods.sequence.learner import under
 from ghn.rng import derive_seed, preserve_global_state
 
 __all__ = ["TaskLearner", "TaskRecord"]
@@ -71,7 +69,7 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
     ) -> None:
         super().__init__(config)
         self.model = check_model(model)
-        self.graph = _generated(self.model, example_inputs, generate)
+        self.graph = generated(self.model, example_inputs, generate)
         self.device = next(self.model.parameters()).device
 
     def learn(
@@ -79,7 +77,7 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         task: str,
         loader: Iterable[Any],
         *,
-        classes: Sequence[int] | None = None,
+        classes: Iterable[Any] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> TaskRecord:
         """Learn a task; on any error the learner is as it was.
@@ -89,15 +87,16 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
             loader: Batches (inputs, labels), read as often as the steps need. Inputs are a tensor,
                 a tuple or a dict of the module's arguments; labels are integers `[b]`.
             classes: The outputs of the network that are this task's classes, for networks whose
-                tasks share one head; labels are then among these numbers. All outputs by default.
+                tasks share one head, in a list, an array or a tensor; labels are then among these
+                numbers. All outputs by default.
             progress: Called with steps done and steps in all.
 
         Raises:
-            ConfigError: If the name is taken, or classes are no outputs.
+            ConfigError: If the name is taken or no text, or classes are no outputs.
             InputError: If there is no batch, data are not finite, a label is no class of the task,
-                or the module fails on the inputs.
+                or the module fails on the inputs or returns no logits.
         """
-        record = TaskRecord(name=task, classes=None if classes is None else tuple(classes))
+        record = TaskRecord(name=task, classes=checked_classes(task, classes))
         tell = progress or (lambda done, total: None)
 
         def work() -> list[float]:
@@ -174,38 +173,44 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         """
         right = total = 0
         for inputs, labels in self._pass(task, loader):
-            right += int((self.predict(inputs, task).argmax(1) == labels).sum())
+            logits = self.predict(inputs, task)
+            check_labels(task, logits, labels)
+            right += int((logits.argmax(1) == labels).sum())
             total += len(labels)
         return right / total
 
     def export(self, task: str) -> nn.Module:
         """Return a copy of the module with the parameters and buffers of a task, in its own right.
 
+        It is in evaluation mode, as `predict` is; call `train()` on it to train it further.
+
         Raises:
             UnknownNameError: If the task was never learned.
         """
         self.record(task)
-        model = copy.deepcopy(self.model)
-        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-        with torch.no_grad():
-            for name, value in self.parameters_of(task).items():
-                parameters[name].copy_(value)
-            for name, value in self.buffers_of(task).items():
-                buffers[name].copy_(value)
-        return model
+        return copy_with(self.model, {**self.parameters_of(task), **self.buffers_of(task)}).eval()
 
     def _header(self) -> dict[str, Any]:
         return {"shapes": {name: list(spec.shape) for name, spec in self.graph.specs.items()}}
+
+    def _file_tensors(self) -> dict[str, Tensor]:
+        """Return the state, and what tasks take from the module, if anything is not generated."""
+        found = super()._file_tensors()
+        rest = shared(self.model, self.graph)
+        return found | {f"module/{name}": t.detach().clone() for name, t in rest.items()}
 
     @classmethod
     def load(
         cls: type[L], path: str | Path, model: nn.Module, *, example_inputs: Any = None
     ) -> tuple[L, dict[str, Any]]:
-        """Read a learner that `save` wrote.
+        """Read a learner that `save` wrote; it predicts what the saved one did.
 
         Args:
             path: The file.
-            model: A module like the one it learned for; what is not generated is taken from it.
+            model: A module like the one it learned for. It is not changed: what is not generated
+                is in the file, and goes into a copy. If everything is generated, the file holds
+                nothing of the module, and what further tasks begin with is this one's: buffers,
+                and for networks without a hypernetwork also parameters.
             example_inputs: As for the constructor.
 
         Returns:
@@ -215,31 +220,42 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
             CheckpointError: If the file is damaged, foreign, or belongs to another network.
         """
         tensors, header = cls._read(path)
-        names = set(header["shapes"])
-        learner = cls(
-            model,
-            config=cls.Config.from_dict(header["config"]),
-            example_inputs=example_inputs,
-            generate=lambda name: name in names,
-        )
-        shapes = {name: list(spec.shape) for name, spec in learner.graph.specs.items()}
-        if shapes != header["shapes"]:
-            raise CheckpointError(f"{path} belongs to another network; its parameters differ")
-        learner.restore(tensors, header["facts"])
+        names, rest = set(header["shapes"]), under("module/", tensors)
+        model = check_model(model)
+        check_fits(path, model, header["shapes"], rest)
+        try:
+            learner = cls(
+                copy_with(model, rest) if rest else model,
+                config=cls.Config.from_dict(header["config"]),
+                example_inputs=example_inputs,
+                generate=lambda name: name in names,
+            )
+            learner.restore(tensors, header["facts"])
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{path} does not fit {type(model).__name__} or this version of ghn: {error}"
+            ) from error
         return learner, header["notes"]
 
     def _run(
         self, parameters: dict[str, Tensor], inputs: Any, buffers: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "b k"], dict[str, Tensor]]:
         try:
-            return run(self.model, parameters, inputs, buffers=buffers)
+            logits, after = run(self.model, parameters, inputs, buffers=buffers)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise InputError(
                 f"the network failed on a batch: {error}. Inputs must be what its forward takes"
             ) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            shape = list(logits.shape) if isinstance(logits, Tensor) else ""
+            raise InputError(
+                f"the network must return logits of shape [b, k], got {type(logits).__name__} "
+                f"{shape}; wrap it in a module whose forward returns them alone"
+            )
+        return logits, after
 
     def _loss(
-        self, task: str, logits: Float[Tensor, "b k"], labels: Int64[Tensor, " b"]
+        self, task: str, logits: Float[Tensor, "b k"], labels: Int64[Tensor, " n"]
     ) -> Float[Tensor, ""]:
         return task_loss(task, logits, labels, self.tasks[task].classes)
 
@@ -255,18 +271,3 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
 
     def _moved(self, inputs: Any) -> Any:
         return torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to(self.device), inputs)
-
-
-def _generated(model: nn.Module, example_inputs: Any, generate: Generate) -> ParamGraph:
-    """Return the graph of the parameters that are learned for tasks."""
-    graph = trace(model, example_inputs)
-    parameters, _ = parameter_names(model)
-    reasons = keep_reasons(graph, parameters, Support(), generate, "predict")
-    names = {name for name, reason in reasons.items() if reason is None}
-    names = {name for name in names if graph.specs[name].numel}
-    if not names:
-        raise ConfigError(
-            f"generate={generate!r} leaves no parameter of {type(model).__name__} to learn; its "
-            f"parameters are {', '.join(list(parameters)[:5])}"
-        )
-    return graph.only(names)

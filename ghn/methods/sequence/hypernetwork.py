@@ -90,7 +90,7 @@ class TaskHypernetwork:
         together = [] if ahead else [str(name) for name in old]
         batch = self.ghn(self.graph, condition=[task, *together])
         parts = {name: values.split([1, len(together)]) for name, values in batch.items()}
-        loss = loss_of({name: part[0][0] for name, part in parts.items()})
+        loss = loss_of(self._typed({name: part[0][0] for name, part in parts.items()}))
         if together:
             kept = {name: part[1] for name, part in parts.items()}
             (loss + self.anchor.penalty(old, emitted=kept)).backward()
@@ -111,10 +111,19 @@ class TaskHypernetwork:
         self.ghn.eval()
         self.anchor.keep(task, importance=importance, mask=mask)
 
-    def parameters_of(self, task: str) -> dict[str, Tensor]:
-        """Return a task's parameters of the network by name, without gradients."""
+    def parameters_of(self, task: str | list[str]) -> dict[str, Tensor]:
+        """Return a task's parameters of the network by name, without gradients.
+
+        Args:
+            task: Its name; or several, then parameters have a leading axis of tasks.
+        """
         with torch.no_grad():
-            return {n: t.detach() for n, t in self.ghn(self.graph, condition=task).items()}
+            return self._typed(self.ghn(self.graph, condition=task))
+
+    def _typed(self, emitted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return parameters in the types of those that they stand for."""
+        specs = self.graph.specs
+        return {name: t.to(getattr(torch, specs[name].dtype)) for name, t in emitted.items()}
 
     def num_parameters(self) -> int:
         """Return the number of parameters of the hypernetwork, embeddings of tasks included."""

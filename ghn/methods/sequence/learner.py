@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,13 +21,13 @@ from torch import Tensor
 
 from ghn.config import Config
 from ghn.errors import CheckpointError, ConfigError
-from ghn.io import read_tensors, write_tensors
+from ghn.io import read_tensors, tensor_digest, write_tensors
 from ghn.methods.sequence.config import LoopConfig
 from ghn.registry import unknown_name
 
 __all__ = ["SequenceLearner", "TaskRecord", "under"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,9 @@ class SequenceLearner(abc.ABC, Generic[R]):
             work: Learns it and returns the losses of all steps; it may replace the record.
 
         Raises:
-            ConfigError: If the name is taken.
+            ConfigError: If the name is taken, or the record could not be read from a file.
         """
+        record = type(record).from_dict(record.to_dict())
         name = record.name
         if name in self.tasks:
             raise ConfigError(f"task {name!r} is learned already; choose another name")
@@ -134,6 +137,10 @@ class SequenceLearner(abc.ABC, Generic[R]):
         """Return what a file says of the learner beside its class, settings and state."""
         return {}
 
+    def _file_tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of a file: those of the state, and what else it takes to predict."""
+        return self.state()[0]
+
     def save(self, path: str | Path, notes: Mapping[str, Any] | None = None) -> None:
         """Write the learner to one file, all of it or nothing.
 
@@ -141,16 +148,16 @@ class SequenceLearner(abc.ABC, Generic[R]):
             path: A `.safetensors` file.
             notes: Plain values to keep with it; see `load`.
         """
-        tensors, facts = self.state()
+        tensors = self._file_tensors()
         header = {
             "format": FORMAT,
             "learner": type(self).__name__,
             "config": self.config.to_dict(),
             **self._header(),
-            "facts": facts,
+            "facts": self._facts(),
             "notes": dict(notes or {}),
         }
-        write_tensors(path, tensors, "learner", header)
+        write_tensors(path, tensors, "learner", {**header, "digest": _digest(tensors, header)})
 
     @classmethod
     def _read(cls, path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -163,9 +170,21 @@ class SequenceLearner(abc.ABC, Generic[R]):
         if header.get("format") != FORMAT or header.get("learner") != cls.__name__:
             raise CheckpointError(
                 f"{path} holds a {header.get('learner')} of format {header.get('format')}, not a "
-                f"{cls.__name__} of format {FORMAT}"
+                f"{cls.__name__} of format {FORMAT}; load it with the class and the version of ghn "
+                "that wrote it"
+            )
+        if header.pop("digest", None) != _digest(tensors, header):
+            raise CheckpointError(
+                f"{path} is damaged: it is not what was written, as its digest says; copy it again "
+                "from where it came, or learn again"
             )
         return tensors, header
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """Return a digest of all that a file holds beside it."""
+    text = f"{tensor_digest(tensors)} {json.dumps(header)}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

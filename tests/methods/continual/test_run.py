@@ -56,6 +56,16 @@ def test_a_file_of_a_run_with_other_settings_is_refused(tmp_path):
         learn_sequence(*arguments, path=path, settings={"steps": 3})
 
 
+def test_a_file_of_a_run_with_more_tasks_than_are_asked_for_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    arguments = (lambda: toy_learner("fine-tuning", steps=2), toy_model())
+    learn_sequence(*arguments, TASKS[:2], path=path)
+
+    with pytest.raises(ConfigError, match="holds 2 tasks, 1 are asked for"):
+        learn_sequence(*arguments, TASKS[:1], path=path)
+    assert len(learn_sequence(*arguments, TASKS, path=path)[1]) == 3
+
+
 def test_benchmarks_are_balanced_seeded_and_fit_their_networks():
     benchmark = BENCHMARKS["permuted-digits"]
     tasks, again, other = (benchmark.tasks(s, ("fit", "val"), 64) for s in (0, 0, 1))
