@@ -7,9 +7,11 @@ label, so that two uses of one seed stay independent.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 __all__ = ["derive_seed", "make_generator", "preserve_global_state"]
@@ -34,10 +36,22 @@ def make_generator(
 
 
 @contextmanager
-def preserve_global_state() -> Iterator[None]:
-    """Run a block that may draw from torch's global CPU generator and undo what it drew."""
-    state = torch.get_rng_state()
+def preserve_global_state(seed: int | None = None) -> Iterator[None]:
+    """Run a block that may draw from the global CPU generators and undo what it drew.
+
+    Args:
+        seed: Where the generators of torch, Python and NumPy start in the block; as they are if
+            None.
+    """
+    numpy_state = np.random.get_state()  # noqa: NPY002  what other people's code draws from
+    states = torch.get_rng_state(), random.getstate()
     try:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
         yield
     finally:
-        torch.set_rng_state(state)
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -11,25 +11,27 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ghn.graphs.values import Values
+
 __all__ = ["initialise_counts"]
 
 MAX_ELEMENTS = 64
 
 
-def initialise_counts(model: nn.Module) -> None:
+def initialise_counts(model: nn.Module, values: Values) -> None:
     """Run the initialization of every module with a small integer buffer that has no values.
 
     To be called where nothing is written: on stand-ins on meta, while values are followed.
     """
     for initialise, module in _initialisers(model, None):
-        if any(_is_lost_count(buffer) for buffer in module._buffers.values()):
+        if any(_is_lost_count(buffer, values) for buffer in module._buffers.values()):
             initialise(module)
 
 
-def _is_lost_count(buffer: Tensor | None) -> bool:
-    if buffer is None or not buffer.is_meta or buffer.is_floating_point():
+def _is_lost_count(buffer: Tensor | None, values: Values) -> bool:
+    if buffer is None or buffer.is_floating_point() or buffer.numel() > MAX_ELEMENTS:
         return False
-    return buffer.numel() <= MAX_ELEMENTS
+    return values.get(buffer) is None
 
 
 def _initialisers(

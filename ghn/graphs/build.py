@@ -88,13 +88,24 @@ class GraphBuilder:
         calls: The recorded calls, in order.
         parameters: Leading name and tensor of each parameter, as the forward pass saw them.
         inputs: The tensors passed to the model, in order.
+        has_values: Whether the forward pass had values, so that none was guessed.
+
+    Attributes:
+        assumptions: What was taken for granted of values that the model's code read.
+        read_as_numbers: Names of the parameters whose values the model's code read.
     """
 
     def __init__(
-        self, calls: Sequence[Call], parameters: dict[str, Tensor], inputs: Sequence[Tensor]
+        self,
+        calls: Sequence[Call],
+        parameters: dict[str, Tensor],
+        inputs: Sequence[Tensor],
+        has_values: bool = False,
     ) -> None:
         self.calls = calls
         self.parameters = parameters
+        self.has_values = has_values
+        self.read_as_numbers: set[str] = set()
         self.drafts: list[_Draft] = []
         self.specs: dict[str, ParamSpec] = {}
         self.assumptions: list[str] = []
@@ -145,8 +156,8 @@ class GraphBuilder:
                 self._follow_copy(call, arguments[0])
             return _union(arguments[1:2] if name == "copy" else arguments)
         if name in CONSTANTS or name in READS_SHAPE:
-            if name == "_local_scalar_dense" and any(a.nodes for a in arguments):
-                self._assume_value(call)
+            if name == "_local_scalar_dense":
+                self._note_reading(call, _union(arguments))
             return _CONSTANT
         if any(a.nodes for a in arguments):
             return Value(nodes=(self._emit(index),))
@@ -157,9 +168,19 @@ class GraphBuilder:
             return Value(refs=merged.refs, waiting=index)
         return Value(refs=_transform(call, merged.refs))
 
-    def _assume_value(self, call: Call) -> None:
+    def _note_reading(self, call: Call, read: Value) -> None:
+        """Note that the model's code, and not an operator, reads a value."""
+        guess, fact = "the trace took it for true, or 1", "the graph holds for the value it had"
+        answer = fact if self.has_values else guess
         where = f"module {call.scope!r}" if call.scope else "the model"
-        text = f"{where} reads a value computed from its input; the trace took it for true, or 1"
+        names = [ref.name for ref in read.refs]
+        if read.nodes:
+            text = f"{where} reads a value computed from its input; {answer}"
+        elif names:
+            text = f"{where} reads parameter {', '.join(map(repr, names))} as a number; {answer}"
+            self.read_as_numbers.update(names)
+        else:
+            return
         if text not in self.assumptions:
             self.assumptions.append(text)
 

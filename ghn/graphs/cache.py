@@ -20,12 +20,14 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ghn.errors import CheckpointError
 from ghn.graphs.graph import FORMAT, ParamGraph
 from ghn.graphs.isolate import unwrap
 from ghn.graphs.ops import VOCABULARY_VERSION
 from ghn.graphs.trace import trace
+from ghn.graphs.values import steers
 from ghn.io import atomic_path, cache_folder
 
 __all__ = ["cached_trace", "structural_hash"]
@@ -117,7 +119,7 @@ def _head(key: str, body: bytes) -> bytes:
 
 def _parts(model: nn.Module, example_inputs: Any) -> Iterator[str]:
     yield f"{FORMAT} {VOCABULARY_VERSION} {torch.__version__} {sys.version} {_code_of_ghn()}"
-    yield _value(example_inputs)
+    yield _value(pytree.tree_map_only(Tensor, _without_floats, example_inputs))
     numbers: dict[int, int] = {}  # shared modules and tied tensors, by order of appearance
     classes: dict[type, None] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -144,12 +146,17 @@ def _state(module: nn.Module, numbers: dict[int, int]) -> Iterator[str]:
 
 
 def _tensor(tensor: Tensor) -> str:
-    """Shape and type; values where control flow may read them: integers and truth values."""
+    """Shape and type; values where control flow may read them."""
     text = f"{tuple(tensor.shape)} {tensor.dtype} {tensor.is_meta}"
-    if tensor.is_meta or tensor.is_floating_point() or tensor.is_complex():
+    if not steers(tensor):
         return text
     values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
     return f"{text} {hashlib.blake2b(values.numpy().data, digest_size=16).hexdigest()}"
+
+
+def _without_floats(tensor: Tensor) -> Tensor:
+    """Of example inputs only integers and truth values steer a trace."""
+    return tensor.to("meta") if tensor.is_floating_point() else tensor
 
 
 def _value(value: Any) -> str:

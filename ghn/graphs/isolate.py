@@ -7,6 +7,7 @@ stores on a module is undone afterwards.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ghn.errors import UnsupportedModelError
+from ghn.graphs.values import Values, steers
 
 __all__ = ["Twin", "isolate", "unwrap"]
 
 CONTAINERS = (dict, list, set)
+# What every module has: tables of tensors and modules, which are replaced one by one, and hooks.
+_OWN = frozenset(vars(nn.Module()))
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -36,21 +40,27 @@ class Twin:
     """Stand-ins for the tensors of a model, one for each tensor object.
 
     Args:
-        device: Where stand-ins live. On the meta device they have no values; elsewhere parameters
-            are shared, buffers are copied, and tensors without values are filled with noise.
+        device: Where stand-ins live. On the meta device they have no values; elsewhere they are
+            copies, and those of tensors without values are filled with noise.
+        values: On the meta device, where the values that control flow may read are filed.
+
+    Attributes:
+        stand_ins: Each stand-in by the `id` of its original.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, values: Values | None = None) -> None:
         self.device = device
-        self._stand_ins: dict[int, Tensor] = {}
+        self.values = values
+        self.stand_ins: dict[int, Tensor] = {}
         self._originals: list[Tensor] = []
+        self._containers: dict[int, Any] = {}
 
     def of(self, tensor: Tensor) -> Tensor:
         """Return the stand-in of a tensor; the same object for the same tensor."""
-        found = self._stand_ins.get(id(tensor))
+        found = self.stand_ins.get(id(tensor))
         if found is None:
             found = self._make(tensor)
-            self._stand_ins[id(tensor)] = found
+            self.stand_ins[id(tensor)] = found
             self._originals.append(tensor)
         return found
 
@@ -62,21 +72,40 @@ class Twin:
             data = torch.empty_like(tensor, device="meta", requires_grad=False).detach()
         elif tensor.is_meta:
             data = _noise(tensor, self.device)
-        elif is_parameter and tensor.device == self.device:
-            return tensor
         else:
             data = tensor.detach().to(self.device, copy=True)
-        return nn.Parameter(data, requires_grad=tensor.requires_grad) if is_parameter else data
+        found = nn.Parameter(data, requires_grad=tensor.requires_grad) if is_parameter else data
+        if self.values is not None and steers(tensor):
+            self.values.put(found, tensor.detach().cpu().clone())
+        return found
 
     def of_value(self, value: Any) -> Any:
-        """Replace tensors in a value that a module holds: a tensor, or a container of tensors."""
+        """Replace tensors in a value that a module holds: a tensor, or containers of tensors.
+
+        A container without tensors is returned as it is; one container gives one.
+        """
         if isinstance(value, Tensor):
             return self.of(value)
-        if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
-            return type(value)(self.of(v) if isinstance(v, Tensor) else v for v in value)
-        if type(value) is dict and any(isinstance(v, Tensor) for v in value.values()):
-            return {k: self.of(v) if isinstance(v, Tensor) else v for k, v in value.items()}
-        return value
+        if not isinstance(value, (list, tuple, dict)):
+            return value
+        if id(value) not in self._containers:
+            self._containers[id(value)] = value  # a container inside itself is left alone
+            self._containers[id(value)] = self._refilled(value)
+        return self._containers[id(value)]
+
+    def _refilled(self, value: Any) -> Any:
+        contents = list(value.values() if isinstance(value, dict) else value)
+        replaced = [self.of_value(content) for content in contents]
+        if all(new is old for new, old in zip(replaced, contents, strict=True)):
+            return value
+        if isinstance(value, tuple):
+            return type(value)(*replaced) if hasattr(value, "_fields") else type(value)(replaced)
+        twin = copy.copy(value)
+        if isinstance(twin, dict):
+            twin.update(zip(value, replaced, strict=True))
+        else:
+            twin[:] = replaced
+        return twin
 
 
 def _noise(tensor: Tensor, device: torch.device) -> Tensor:
@@ -86,17 +115,18 @@ def _noise(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def isolate(model: nn.Module, device: torch.device) -> Iterator[Twin]:
+def isolate(model: nn.Module, device: torch.device, values: Values | None = None) -> Iterator[Twin]:
     """Give every module stand-ins and evaluation mode; restore each module's state at the end.
 
     Args:
         model: Any module.
         device: Where the stand-ins live.
+        values: On the meta device, where the values that control flow may read are filed.
 
     Raises:
         UnsupportedModelError: If a tensor of the model has no stand-in there, as quantised ones.
     """
-    twin = Twin(device)
+    twin = Twin(device, values)
     modules = list(model.modules())
     saved = [_snapshot(module) for module in modules]
     try:
@@ -136,7 +166,7 @@ def _substitute(module: nn.Module, twin: Twin) -> None:
                 if tensor is not None:
                     table[name] = twin.of(tensor)
         for name, value in state.items():
-            if not name.startswith("_") or name in ("_flat_weights",):
+            if name not in _OWN:
                 state[name] = twin.of_value(value)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise UnsupportedModelError(

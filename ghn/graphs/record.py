@@ -8,7 +8,7 @@ layers, weight normalisation) as one call each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ghn.graphs.meta_outputs import meta_output
+from ghn.graphs.questions import Questions
 from ghn.graphs.values import Values, tensors_in
 
 __all__ = ["Call", "Recorder"]
@@ -45,6 +46,9 @@ FUNCTIONS: dict[Callable[..., Any], str] = {
 # Functions that make tensors from numbers, or numbers from tensors, without a dispatched operator.
 FROM_VALUES = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 TO_VALUES = {Tensor.tolist, Tensor.numpy, Tensor.__format__}
+# Access to `Tensor.data`, which is no operator: what is read or set goes by another tensor.
+_DATA: Any = Tensor.data
+READS_DATA, SETS_DATA = _DATA.__get__, _DATA.__set__
 # Python functions that call recorded functions: they are entered instead of run as one call.
 ENTERED = {F.multi_head_attention_forward}
 
@@ -77,10 +81,19 @@ class Recorder:
     Args:
         model: The model whose modules give calls their scope.
         values: What is known of meta tensors; None if the model runs on a real device.
+        stand_ins: What to read in place of the model's own tensors, by their `id`: code that holds
+            a parameter in a variable of its own, as closures do, reads it past the modules.
     """
 
-    def __init__(self, model: nn.Module, values: Values | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        values: Values | None = None,
+        stand_ins: Mapping[int, Tensor] | None = None,
+    ) -> None:
         self.values = values
+        self._stand_ins = stand_ins or {}
+        self._questions = Questions(guessed=values is not None)
         self.calls: list[Call] = []
         self._writer: dict[int, int] = {}
         self._storage_writes: dict[int, list[int]] = {}
@@ -149,9 +162,25 @@ class Recorder:
         """File a call for each tensor whose unknown values were asked for since the last time."""
         if self.values is not None:
             self.guessed = self.guessed or bool(self.values.guessed)
-            for tensor in self.values.guessed:
-                self.add("_local_scalar_dense", (tensor,), {}, None)
+            guessed = list(self.values.guessed)
             self.values.guessed.clear()
+            for tensor in guessed:
+                self.add("_local_scalar_dense", (tensor,), {}, None)
+                self._questions.count(self._scopes[-1])
+
+    def note_reading(self) -> None:
+        """Count a value that was read while values are there."""
+        self._questions.count(self._scopes[-1])
+
+    def stood_in(self, value: Any) -> Any:
+        """Return arguments of a call with stand-ins in the place of the model's own tensors."""
+        if isinstance(value, Tensor):
+            return self._stand_ins.get(id(value), value)
+        if type(value) in (tuple, list):
+            return type(value)(map(self.stood_in, value))
+        if type(value) is dict:
+            return {k: self.stood_in(v) for k, v in value.items()}
+        return value
 
     def why_unused(self, parameter: str) -> str:
         """Say why a parameter was not used: a module that did not run, or ran without it."""
@@ -171,6 +200,11 @@ class Recorder:
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if len(self._scopes) > 1:
             self._scopes.pop()
+
+
+def _is_transformed() -> bool:
+    """Whether `torch.func` wraps tensors (vmap, jacrev): below it come plain operators."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _storage(tensor: Tensor) -> int:
@@ -199,16 +233,28 @@ class _FunctionMode(TorchFunctionMode):
         if func in ENTERED:
             with _without_override_check(), self:
                 return func(*args, **kwargs)
+        if func in (READS_DATA, SETS_DATA):
+            return self._pass_data(func, self.recorder.stood_in(args))
         if (answer := self._answer(func, args, kwargs)) is not None:
             return answer
         name = FUNCTIONS.get(func)
-        if name is None:
+        if name is None or _is_transformed():
             return func(*args, **kwargs)
+        args, kwargs = self.recorder.stood_in(args), self.recorder.stood_in(kwargs)
         with self.recorder.muted():
             output = meta_output(name, args)
             if output is None:
                 output = func(*args, **kwargs)
         self.recorder.add(name, args, kwargs, output)
+        return output
+
+    def _pass_data(self, func: Any, args: Any) -> Any:
+        """Follow `tensor.data`, and `tensor.data = source`."""
+        output = func(*args)
+        target, source = (output, args[0]) if func == READS_DATA else args
+        self.recorder.add("detach", (source,), {}, target)
+        if self.recorder.values is not None:
+            self.recorder.values.follow(target, source)
         return output
 
     def _answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -219,9 +265,10 @@ class _FunctionMode(TorchFunctionMode):
         if func in FROM_VALUES and next(tensors_in(args[-1:]), None) is None:
             with _disable_current_modes():
                 return values.twin(func(*args, **{**kwargs, "device": "cpu"}))
-        if func in TO_VALUES and args[0].is_meta:
+        if func in TO_VALUES:
             with _disable_current_modes():
-                answer = func(values.assumed(args[0]), *args[1:])
+                known = values.assumed(self.recorder.stood_in(args[0]))
+                answer = func(known, *args[1:], **kwargs)
             self.recorder.note_guesses()
             return answer
         return None
@@ -261,10 +308,13 @@ class _DispatchMode(TorchDispatchMode):
         kwargs = kwargs or {}
         operator = _operator(func)
         values = self.recorder.values
-        if operator.name == "_local_scalar_dense" and args[0].is_meta and values is not None:
-            answer = values.assumed(args[0]).item()
-            self.recorder.note_guesses()
-            return answer
+        args, kwargs = self.recorder.stood_in(args), self.recorder.stood_in(kwargs)
+        if operator.name == "_local_scalar_dense":
+            if values is not None:
+                answer = values.assumed(args[0]).item()
+                self.recorder.note_guesses()
+                return answer
+            self.recorder.note_reading()
         output = meta_output(operator.name, args) if operator.name in REPLACED else None
         written = None
         if operator.written:

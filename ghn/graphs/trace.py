@@ -22,6 +22,7 @@ from ghn.graphs.build import GraphBuilder
 from ghn.graphs.graph import ParamGraph
 from ghn.graphs.inputs import ExampleInputs, Failure, Outcome, candidates, describe
 from ghn.graphs.isolate import isolate, unwrap
+from ghn.graphs.questions import EndlessLoopError
 from ghn.graphs.record import Recorder
 from ghn.graphs.values import Values
 from ghn.rng import preserve_global_state
@@ -153,7 +154,8 @@ def _search(
     if best is not None:
         return best
     tried, failure = max(failures, key=lambda f: f[1].progress)
-    if failure.guessed and _bytes(parameters) <= CPU_LIMIT_BYTES:
+    tried_values = _needs_values(failure.error)
+    if failure.guessed and not tried_values and _bytes(parameters) <= CPU_LIMIT_BYTES:
         with contextlib.suppress(ForwardError):
             return _trace_on(CPU, model, parameters, tried)
     raise _explain(model, tried, failure.error, given) from failure.error
@@ -198,14 +200,14 @@ def recorded(model: nn.Module, inputs: ExampleInputs, device: torch.device) -> I
         inputs: Arguments of the forward pass.
         device: Where to run it; on the meta device nothing is allocated.
     """
-    with _quiet_backends(), preserve_global_state(), isolate(model, device) as twin:
-        values = Values() if device.type == "meta" else None
+    values = Values() if device.type == "meta" else None
+    with _quiet_backends(), preserve_global_state(0), isolate(model, device, values) as twin:
         args, kwargs = inputs.on(device, values)
-        recorder = Recorder(model, values)
+        recorder = Recorder(model, values, twin.stand_ins)
         with torch.no_grad(), recorder.recording(), torch.device(device):
             if values is not None:
                 with recorder.muted():
-                    initialise_counts(model)
+                    initialise_counts(model, values)
             try:
                 output = model(*args, **kwargs)
             except Exception as error:
@@ -223,14 +225,22 @@ def _trace_on(
     with recorded(model, inputs, device) as run:
         recorder = run.recorder
         stand_ins = {name: run.stand_in(p) for name, p in parameters.items()}
-        builder = GraphBuilder(recorder.calls, stand_ins, run.inputs)
-        results = [(t, recorder.sources(t)) for t in run.outputs]
+        builder = GraphBuilder(recorder.calls, stand_ins, run.inputs, device.type != "meta")
         if device != META:
             builder.assumptions.append(
                 "the forward pass depends on values; it was recorded on the CPU with random input"
             )
-        graph = builder.build(results, list(parameters))
-        graph.reasons.update({n: recorder.why_unused(n) for n in graph.untouched})
+        try:
+            results = [(t, recorder.sources(t)) for t in run.outputs]
+            graph = builder.build(results, list(parameters))
+        except Exception as error:
+            raise TraceError(
+                f"{type(model).__name__} was run, but its calls cannot be made into a graph: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        for name in graph.untouched:
+            read = name in builder.read_as_numbers
+            graph.reasons[name] = "read as a number" if read else recorder.why_unused(name)
         return Traced(graph, inputs, device)
 
 
@@ -269,7 +279,7 @@ def _flatten(value: Any) -> list[Tensor]:
 
 def _needs_values(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, NotImplementedError) or any(
+    return isinstance(error, (NotImplementedError, EndlessLoopError)) or any(
         word in text for word in ("meta", "data-dependent", "data dependent", "fake tensor")
     )
 
@@ -284,6 +294,6 @@ def _explain(model: nn.Module, inputs: ExampleInputs, error: Exception, given: b
         f"the forward pass of {type(model).__name__} failed on example inputs "
         f"{describe(inputs)}: {what}"
     )
-    if given:
+    if given or isinstance(error, EndlessLoopError):
         return TraceError(message)
     return InputError(f"{message}. These inputs were inferred; pass example_inputs= to set them")

@@ -1,7 +1,8 @@
 """Values beside tensors that have none: what control flow reads while a model runs on meta.
 
 A forward pass on the meta device carries no numbers, yet some of them are known: constants, what
-the example inputs give (grids, lengths, masks), and everything computed from these alone. They are
+the example inputs give (grids, lengths, masks), the model's own switches and counters in buffers
+and attributes, and everything computed from these alone. They are
 kept on the CPU beside the meta tensors, by running the same operators there. Whatever a parameter
 or an unknown input has entered is unknown, and a control flow that reads it gets a fixed answer:
 a truth value is true, a number is one, a selection selects everything.
@@ -13,14 +14,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Values", "tensors_in"]
+__all__ = ["Values", "steers", "tensors_in"]
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
 # Larger values are not kept: masks and grids are small.
 MAX_ELEMENTS = 1 << 22
+# Floating-point buffers up to this size may be switches and thresholds; others are statistics.
+MAX_FLOATS = 8
 
 
 def _names(text: str) -> frozenset[str]:
@@ -62,6 +65,14 @@ class Values:
         if value is None or value.untyped_storage()._cdata in self._stale:
             return None
         return value
+
+    def follow(self, tensor: Tensor, source: Tensor) -> None:
+        """Say that a tensor now is what another one is, in one storage."""
+        value = self.get(source)
+        if value is None:
+            self._known.pop(id(tensor), None)
+        else:
+            self.put(tensor, value)
 
     def forget(self, tensor: Tensor) -> None:
         """Drop the value of a tensor, and of its views, after an unknown write."""
@@ -173,6 +184,18 @@ class Values:
         if isinstance(value, dict):
             return {k: self._real(v) for k, v in value.items()}
         return CPU if isinstance(value, torch.device) else value
+
+
+def steers(tensor: Tensor) -> bool:
+    """Whether control flow may read a tensor that a model holds: a switch, a count, a table.
+
+    Parameters with floating-point values are what is predicted; a trace does not depend on them.
+    """
+    if tensor.is_meta or tensor.layout is not torch.strided or tensor.is_complex():
+        return False
+    if tensor.is_floating_point():
+        return tensor.numel() <= MAX_FLOATS and not isinstance(tensor, nn.Parameter)
+    return tensor.numel() <= MAX_ELEMENTS
 
 
 def tensors_in(values: Any) -> Any:

@@ -215,3 +215,18 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     cached_trace(Net())
 
     assert [p.suffix for p in files(tmp_path / "ghn" / "graphs")] == [".graph"]
+
+
+class Gated(Net):
+    def __init__(self, on):
+        super().__init__()
+        self.register_buffer("on", torch.tensor(on))
+
+    def forward(self, x):
+        return super().forward(x) if self.on else self.conv(x)
+
+
+def test_a_switch_in_a_buffer_tells_models_apart_and_values_of_images_do_not():
+    assert structural_hash(Gated(0.0), IMAGES) != structural_hash(Gated(1.0), IMAGES)
+    ones, zeros = torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1)
+    assert structural_hash(Gated(1.0), ones) == structural_hash(Gated(1.0), zeros)

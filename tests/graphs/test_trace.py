@@ -1,5 +1,7 @@
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -306,6 +308,104 @@ def test_a_branch_on_a_value_is_taken_for_true_and_said_so():
 
     assert graph.untouched == ["no.weight", "no.bias"]
     assert "reads a value" in graph.assumptions[0]
+
+
+def test_a_parameter_read_as_a_number_is_noted():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.scale = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x):
+            return self.layer(x) * self.scale.item()
+
+    graph = trace(Scaled(), torch.randn(2, 4))
+
+    assert graph.untouched == ["scale"]
+    assert graph.reasons == {"scale": "read as a number"}
+    assert "'scale' as a number" in graph.assumptions[0]
+
+
+def test_the_data_of_an_activation_carry_its_flow():
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.second(self.first(x).data)
+
+    assert trace(Detached(), torch.randn(2, 4)).edges == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_an_ensemble_under_vmap_is_the_batched_product_that_it_is():
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 5, 4))
+
+        def forward(self, x):
+            return torch.vmap(lambda weight: F.linear(x, weight))(self.weight).mean(0)
+
+    class Batched(Ensemble):
+        def forward(self, x):
+            return torch.matmul(x, self.weight.transpose(1, 2)).mean(0)
+
+    mapped, batched = (trace(m, torch.randn(2, 4)) for m in (Ensemble(), Batched()))
+
+    assert [n.op for n in mapped.nodes] == [n.op for n in batched.nodes]
+    assert mapped.edges == batched.edges
+    assert mapped.specs == batched.specs
+
+
+def test_parameters_under_vmap_of_a_jacobian_are_touched():
+    class Jacobian(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+
+        def forward(self, x):
+            return torch.func.vmap(torch.func.jacrev(self.layer))(x)
+
+    assert set(trace(Jacobian(), torch.randn(2, 4)).specs) >= {"layer.0.weight", "layer.2.weight"}
+
+
+def test_what_cannot_be_read_back_is_an_error_in_words():
+    class Leaking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            kept = []
+            torch.vmap(lambda row: kept.append(self.layer(row)) or row)(x)
+            return kept
+
+    with pytest.raises(TraceError, match="Leaking was run, but"):
+        trace(Leaking(), torch.randn(2, 4))
+
+
+def test_chance_in_the_models_code_is_the_same_in_every_trace():
+    class Chance(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(16))
+
+        def forward(self, x):
+            for layer in self.layers:
+                chance = np.random.rand()  # noqa: NPY002
+                x = layer(x) if random.random() < chance else x
+            return x
+
+    model, x = Chance(), torch.randn(2, 4)
+
+    first = trace(model, x)
+
+    random.seed(5)
+    np.random.seed(6)  # noqa: NPY002
+    assert trace(model, x) == first
+    assert 0 < len(first.untouched) < 32
 
 
 class Routed(nn.Module):

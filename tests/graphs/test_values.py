@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import pytest
@@ -96,8 +97,102 @@ def test_routing_to_experts_traces_alike_with_and_without_values(monkeypatch):
     monkeypatch.setattr(sys.modules["ghn.graphs.trace"], "META", torch.device("cpu"))
     real = trace(model, inputs)
 
-    assert meta == real
+    assert dataclasses.replace(meta, assumptions=()) == dataclasses.replace(real, assumptions=())
+    assert all("took it for true" in note for note in meta.assumptions)
+    assert all("the value it had" in note for note in real.assumptions)
     assert meta.untouched == []
+
+
+class Switched(nn.Module):
+    """Reads a tensor of its own to choose a layer and to count rounds."""
+
+    def __init__(self, on: Tensor, change: str = "none", persistent: bool = True) -> None:
+        super().__init__()
+        self.yes, self.no = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.change = change
+        if persistent:
+            self.register_buffer("on", on)
+        else:
+            self.on = on
+
+    def forward(self, x: Tensor) -> Tensor:
+        CHANGES[self.change](self)
+        x = self.yes(x) if self.on else self.no(x)
+        for _ in range(int(self.on)):
+            x = x.relu()
+        return x
+
+
+def add(module: Switched) -> None:
+    module.on += 2
+
+
+def fill_data(module: Switched) -> None:
+    module.on.data.fill_(2)
+
+
+def set_data(module: Switched) -> None:
+    module.on.data = torch.ones_like(module.on)
+
+
+def write_in_a_view(module: Switched) -> None:
+    module.on.view(1)[0] = 1
+
+
+CHANGES = {
+    "none": lambda module: None,
+    "add": add,
+    "fill data": fill_data,
+    "set data": set_data,
+    "view": write_in_a_view,
+}
+
+
+@pytest.fixture
+def real_trace(monkeypatch):
+    """Trace with values, on the CPU."""
+
+    def run(model, inputs):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["ghn.graphs.trace"], "META", torch.device("cpu"))
+            return trace(model, inputs)
+
+    return run
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize(
+    "on", [torch.tensor(False), torch.tensor(True), torch.tensor(0.0), torch.tensor(3)]
+)
+def test_control_flow_reads_the_values_of_a_models_own_tensors(on, persistent, real_trace):
+    model, x = Switched(on, persistent=persistent), torch.zeros(2, 4)
+
+    found = trace(model, x)
+
+    assert found == real_trace(model, x)
+    assert found.assumptions == ()
+    assert sum(node.op == "relu" for node in found.nodes) == int(on)
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_a_tensor_changed_during_the_pass_has_its_new_value(change, real_trace):
+    on = torch.tensor(0)
+    model, x = Switched(on, change), torch.zeros(2, 4)
+
+    assert trace(model, x) == real_trace(model, x)
+    assert model.on is on
+    assert int(on) == 0
+
+
+def test_the_trace_of_a_switch_set_from_the_input_is_noted():
+    class Set(Switched):
+        def forward(self, x: Tensor) -> Tensor:
+            self.on.data.copy_(x.sum() > 0)
+            return super().forward(x)
+
+    graph = trace(Set(torch.tensor(False)), torch.zeros(2, 4))
+
+    assert "took it for true" in graph.assumptions[0]
 
 
 class Strided(nn.Module):
