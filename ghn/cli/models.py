@@ -17,6 +17,7 @@ __all__ = [
     "CheckpointName",
     "ModelArguments",
     "ModelName",
+    "given_options",
     "parse_model_arguments",
     "shell_command",
 ]
@@ -73,7 +74,7 @@ def shell_command(command: str, model: str, options: Mapping[str, object]) -> st
     """Return a command line that does the same again.
 
     Args:
-        command: Name of the command.
+        command: Name of the command, after those of the groups that it is in.
         model: Its MODEL.
         options: Values by flag. A list is a flag that is repeated, a path's folder is left out,
             and what was not given (None, False, an empty list) is skipped.
@@ -82,11 +83,23 @@ def shell_command(command: str, model: str, options: Mapping[str, object]) -> st
         >>> shell_command("graph", "timm:resnet18", {"--output": Path("/tmp/x.html")})
         'ghn graph timm:resnet18 --output x.html'
     """
-    words = ["ghn", command, model]
+    words = ["ghn", *command.split(), model]
     for flag, value in options.items():
         if value is True:
             words.append(flag)
         elif value is not None and value is not False and value != []:
             for item in value if isinstance(value, list) else [value]:
-                words += [flag, item.name if isinstance(item, Path) else str(item)]
+                words += [flag, item.absolute().name if isinstance(item, Path) else str(item)]
     return shlex.join(words)
+
+
+def given_options(context: typer.Context) -> dict[str, object]:
+    """Return the options that a command was called with, by flag, for `shell_command`."""
+    options: dict[str, object] = {}
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.param_type_name == "option" and source and source.name == "COMMANDLINE":
+            value = context.params[option.name or ""]
+            off = value is False
+            options[(option.secondary_opts if off else option.opts)[0]] = off or value
+    return options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,13 +15,11 @@ from ghn.cli.models import (
     parse_model_arguments,
     shell_command,
 )
-from ghn.cli.output import print_json, print_table, print_text
+from ghn.cli.output import print_json, print_text
 from ghn.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from ghn.engine import Report
 
 __all__ = ["predict"]
 
@@ -109,9 +106,9 @@ def predict(
         page = prediction_page(graph, found, model, default=default, now=now, command=command)
         write_text(report, page)
     if as_json:
-        print_json({"model": model, "output": str(output), **_report_to_dict(found)})
+        print_json({"model": model, "output": str(output), **found.to_dict()})
     else:
-        _print_report(model, output, found)
+        print_text(f"{model}: {found}\nwrote {output}")
 
 
 def _save(model: nn.Module, path: Path) -> None:
@@ -123,25 +120,3 @@ def _save(model: nn.Module, path: Path) -> None:
         save_model(model, str(path))
     except SafetensorError as error:
         raise OSError(f"cannot write the parameters: {error}") from error
-
-
-def _report_to_dict(report: Report) -> dict[str, Any]:
-    return {
-        "checkpoint": report.checkpoint,
-        "seconds": report.seconds,
-        "predicted": dict(report.predicted),
-        "kept": dict(report.kept),
-    }
-
-
-def _print_report(model: str, output: Path, report: Report) -> None:
-    total = len(report.predicted) + len(report.kept)
-    print_text(
-        f"{model}: predicted {len(report.predicted)} of {total} parameters from checkpoint "
-        f"{report.checkpoint} in {report.seconds:.2f} s, wrote {output}"
-    )
-    if report.kept:
-        reasons = collections.Counter(report.kept.values())
-        examples = {reason: name for name, reason in reversed(report.kept.items())}
-        rows = [[reason, str(n), examples[reason]] for reason, n in reasons.most_common()]
-        print_table("Kept at their own initialization", ["reason", ">parameters", "such as"], rows)

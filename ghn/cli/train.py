@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -54,8 +55,11 @@ def run(values: dict[str, Any]) -> None:
     if not trainer.accelerator.is_main_process:
         return
     folder = Path(config.out) / "checkpoint"
-    command = " ".join(["ghn", *sys.argv[1:]])
+    command = shlex.join(["ghn", *sys.argv[1:]])
     found = export(config.out, folder, command=command, networks=config.eval_networks)
+    note(f"Checkpoint: {folder}")
+    if not found:
+        return
     rows = [
         [split, str(len(e.scores)), *(format_score(a, e.metric) for a in e.by_family().values())]
         for split, e in found.items()
@@ -63,7 +67,6 @@ def run(values: dict[str, Any]) -> None:
     families = list(next(iter(found.values())).by_family())
     metric = found["test"].metric.capitalize()
     print_table(f"{metric} before any training", ["networks", ">number", *families], rows)
-    note(f"Checkpoint: {folder}")
 
 
 def _text(record: StepRecord) -> str:

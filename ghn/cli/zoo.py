@@ -12,7 +12,7 @@ import typer
 from ghn.benchmarks.processes import Limits
 from ghn.benchmarks.sweep import Traced, summarize, trace_all
 from ghn.benchmarks.sweep_report import journal_path, save_results
-from ghn.cli.models import AsJson, CheckpointName
+from ghn.cli.models import AsJson, CheckpointName, given_options, shell_command
 from ghn.cli.output import print_json, print_table, print_text, progress_bar
 from ghn.errors import ConfigError
 
@@ -61,6 +61,7 @@ def list_names(
 
 @app.command("trace")
 def trace_family(
+    context: typer.Context,
     family: Annotated[str, typer.Argument(help="timm, torchvision or transformers.")],
     pattern: Pattern = None,
     limit: Annotated[
@@ -83,13 +84,14 @@ def trace_family(
     names = _select(family, pattern)
     if limit is not None and limit < len(names):
         names = [names[i * len(names) // limit] for i in range(limit)]
-    journal = journal_path(f"trace-{family}")
+    journal = journal_path(f"trace-{family}", (seconds, gigabytes))
     with progress_bar(f"Tracing {family}") as ticker:
         results = trace_all(names, jobs, ticker, Limits(seconds, gigabytes), journal)
     journal.unlink(missing_ok=True)
     summary = summarize(results)
     if save is not None:
-        save_results(family, results, save, f"ghn zoo trace {family} --save {save}")
+        command = shell_command("zoo trace", family, given_options(context))
+        save_results(family, results, save, command)
     if as_json:
         print_json({"summary": summary, "models": [dataclasses.asdict(r) for r in results]})
     else:
@@ -137,6 +139,7 @@ def sample_family(
 
 @app.command("predict")
 def predict_family(
+    context: typer.Context,
     family: Annotated[str, typer.Argument(help="timm, torchvision or transformers.")],
     sample: Annotated[int, typer.Option(help="Number of models, drawn at random.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
@@ -163,7 +166,7 @@ def predict_family(
     from ghn.benchmarks.soundness_report import CODE, save_checked, summarize_checked
 
     limit = int(millions * 1e6)
-    journal = journal_path(f"predict-{family}", (checkpoint, calibrate, limit), CODE)
+    journal = journal_path(f"predict-{family}", (checkpoint, calibrate, limit, seconds), CODE)
     with progress_bar(f"Predicting {family}") as ticker:
         results = check_sample(
             _select(family, pattern),
@@ -174,9 +177,7 @@ def predict_family(
     journal.unlink(missing_ok=True)
     summary = summarize_checked(results)
     if save is not None:
-        size = "" if millions == 100.0 else f" --millions {millions:g}"
-        size += "" if calibrate else " --no-calibrate"
-        command = f"ghn zoo predict {family} --sample {sample} --seed {seed}{size} --save {save}"
+        command = shell_command("zoo predict", family, given_options(context))
         save_checked(family, results, save, command)
     if as_json:
         models = [{**dataclasses.asdict(r), "sound": r.sound} for r in results]

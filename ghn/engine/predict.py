@@ -151,6 +151,8 @@ def predict_params(
     """
     start = time.perf_counter()
     batches = None if recalibrate is None else list(recalibrate)
+    if batches == []:
+        raise ConfigError("recalibrate= needs at least one batch, got none; or leave it out")
     inner = check_model(model)
     has_meta = _has_meta(inner)
     _check_settings(has_meta, build, device, dtype)

@@ -51,10 +51,10 @@ def refine(
         seed: Of the noise.
 
     Raises:
-        ConfigError: If noise is negative or not finite.
+        ConfigError: If noise is negative, not finite or no number.
     """
-    if not 0 <= noise < math.inf:
-        raise ConfigError(f"noise must be a finite number of at least 0, got {noise}")
+    if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+        raise ConfigError(f"noise must be a finite number of at least 0, got {noise!r}")
     result = dict(recipes)
     for name, recipe in recipes.items():
         spec = graph.specs[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from ghn.config import Config
 from ghn.engine.hypernet import GHNConfig
@@ -10,6 +11,12 @@ from ghn.errors import ConfigError
 from ghn.zoo import SAMPLERS
 
 __all__ = ["TrainConfig"]
+
+POSITIVE = ("lr", "clip")
+NOT_NEGATIVE = (
+    *("penalty", "weight_decay", "warmup", "workers"),
+    *("checkpoint_seconds", "eval_every", "eval_networks"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +59,8 @@ class TrainConfig(Config):
             `"none"`.
         checkpoint_seconds: Time between checkpoints.
         eval_every: Steps between evaluations on held-out networks; 0 for none.
-        eval_networks: Held-out networks of each family.
+        eval_networks: Held-out networks of each family; 0 for no evaluation at all, in the
+            checkpoint's model card neither.
         ghn: The hypernetwork.
     """
 
@@ -98,25 +106,44 @@ class TrainConfig(Config):
             raise ConfigError(f"split must be 'fit' or 'train', got {self.split!r}")
         if min(self.pool, self.steps, self.meta_batch, self.batch, self.context) < 1:
             raise ConfigError("pool, steps, meta_batch, batch and context must be at least 1")
-        if self.penalty < 0 or self.workers < 0:
-            raise ConfigError(
-                f"penalty and workers must not be negative, got {self.penalty} and {self.workers}"
-            )
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ConfigError(
                 f"mixed_precision must be 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}"
             )
         if self.optimizer not in ("muon", "adamw"):
             raise ConfigError(f"optimizer must be 'muon' or 'adamw', got {self.optimizer!r}")
+        self._check_numbers()
+        if self.tracker not in ("none", "tensorboard"):
+            _check_tracker(self.tracker)
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers out of range; nan is out of all."""
+        for name in NOT_NEGATIVE:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must be finite and at least 0, got {value}")
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be finite and above 0, got {value}")
+        if not all(0 <= share < math.inf for share in self.shares) or not sum(self.shares):
+            raise ConfigError(
+                f"shares must be finite, at least 0, and not all 0, got {self.shares}"
+            )
         if not 0 < self.cooldown <= 1:
             raise ConfigError(f"cooldown must be above 0 and at most 1, got {self.cooldown}")
-        if self.lr <= 0 or self.clip <= 0 or not 0 <= self.ema < 1:
-            raise ConfigError(
-                f"lr and clip must be positive and ema in [0, 1), got lr={self.lr}, "
-                f"clip={self.clip}, ema={self.ema}"
-            )
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema must be at least 0 and below 1, got {self.ema}")
 
     @property
     def modality(self) -> str:
         """What the target networks read: `"vision"` or `"text"`."""
         return SAMPLERS[self.families[0]].modality
+
+
+def _check_tracker(tracker: str) -> None:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    known = ["none", *map(str, LOGGER_TYPE_TO_CLASS)]
+    if tracker not in known:
+        raise ConfigError(f"tracker must be one of {', '.join(known)}, got {tracker!r}")

@@ -38,12 +38,13 @@ def export(
         folder: Where the checkpoint goes.
         command: The command that trained it, for the card.
         dtype: How weights are stored.
-        networks: Networks of each family and split that the card's table is measured on.
+        networks: Networks of each family and split that the card's table is measured on; 0 for a
+            card without.
         inputs: Number of images or excerpts, not trained on, that they are scored on; see
             `ghn.training.evaluate`.
 
     Returns:
-        The evaluation of each split, measured with the weights as stored.
+        The evaluation of each split, measured with the weights as stored; none for 0 networks.
 
     Raises:
         CheckpointError: If the folder holds no run with a checkpoint.
@@ -56,7 +57,8 @@ def export(
     ghn.save_pretrained(folder, dtype=dtype)
     stored = type(ghn).from_pretrained(folder).eval()
     settings = config.replace(eval_networks=networks)
-    found = {split: evaluate(stored, settings, split, inputs) for split in EVALUATED}
+    splits = EVALUATED if networks else ()
+    found = {split: evaluate(stored, settings, split, inputs) for split in splits}
     count = inputs or INPUTS[config.modality]
     card = _card(Path(folder).name, trainer, found, command, count)
     write_text(Path(folder) / "README.md", card)
@@ -83,10 +85,7 @@ def _card(
     name: str, trainer: Trainer, found: dict[str, Evaluation], command: str, inputs: int
 ) -> str:
     config, task = trainer.config, trainer.task
-    first = found["test"]
     count = sum(p.numel() for p in trainer.ghn.parameters())
-    rows = [_row(split, result) for split, result in found.items()]
-    norms = ", ".join(f"{k} {format_score(v, first.metric)}" for k, v in first.by_norm().items())
     families = ", ".join(
         f"{f} ({s:.0%})" for f, s in zip(config.families, config.shares, strict=True)
     )
@@ -105,21 +104,30 @@ def _card(
             f"{os.cpu_count()} cores, torch {torch.__version__}.",
             f"- **Command**: `{command}`",
             "",
-            f"{first.metric.capitalize()} before any training, on {inputs:,} inputs of "
-            f"`{first.data}`, batch statistics in batch norms, one seed:",
-            "",
-            "| networks | number | predicted: mean | lowest | highest | default: mean |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"In-distribution networks by normalisation: {norms}.",
-            "",
+            *(_scores(found, inputs) if found else ["It was not evaluated.", ""]),
             f"**Limits**: other {_SHAPES[config.modality]} than those trained keep their own "
             "initialization. The score before training says little about how well a network "
             "trains.",
             "",
         ]
     )
+
+
+def _scores(found: dict[str, Evaluation], inputs: int) -> list[str]:
+    """Return the lines of the card that say how predicted networks do."""
+    first = found["test"]
+    norms = ", ".join(f"{k} {format_score(v, first.metric)}" for k, v in first.by_norm().items())
+    return [
+        f"{first.metric.capitalize()} before any training, on {inputs:,} inputs of "
+        f"`{first.data}`, batch statistics in batch norms, one seed:",
+        "",
+        "| networks | number | predicted: mean | lowest | highest | default: mean |",
+        "|---|---|---|---|---|---|",
+        *(_row(split, result) for split, result in found.items()),
+        "",
+        f"In-distribution networks by normalisation: {norms}.",
+        "",
+    ]
 
 
 def _row(split: str, result: Evaluation) -> str:

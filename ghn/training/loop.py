@@ -322,7 +322,8 @@ def _steps(trainer: Trainer, every: int = 50) -> Iterator[StepRecord]:
             saved = time.monotonic()
         taken = time.monotonic() - since
         held_out = None
-        if writes and config.eval_every and (last or trainer.step % config.eval_every == 0):
+        evaluates = writes and config.eval_every and config.eval_networks
+        if evaluates and (last or trainer.step % config.eval_every == 0):
             held_out = evaluate(trainer.averaged(), config).by_family()
         if last or held_out is not None or len(losses) == every:
             yield StepRecord(

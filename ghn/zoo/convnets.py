@@ -23,6 +23,7 @@ from ghn.zoo.registry import SAMPLERS, Sampler, Split, between, choose
 __all__ = ["ConvNet", "ConvNetConfig", "sample_convnet"]
 
 MAX_COST = 6_000_000
+EXPANSION = 2.0  # by default
 KINDS = ("plain", "residual", "bottleneck", "depthwise", "inverted")
 NORMS = ("batch", "group", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -48,7 +49,8 @@ class ConvNetConfig(Config):
         norm: Normalisation; `"layer"` is group norm with one group.
         activation: Name in `ACTIVATIONS`.
         squeeze: Whether blocks reweight their channels (squeeze and excitation).
-        expansion: Hidden channels of inverted and bottleneck blocks, in units of the width.
+        expansion: Hidden channels of inverted blocks, in units of the width. Other kinds have no
+            use for it and take the default only, so that no two configs are one network.
         down: How a stage halves its input: `"stride"`, `"max"` or `"avg"`.
         classes: Number of classes.
     """
@@ -62,7 +64,7 @@ class ConvNetConfig(Config):
     norm: str = "batch"
     activation: str = "relu"
     squeeze: bool = False
-    expansion: float = 2.0
+    expansion: float = EXPANSION
     down: str = "stride"
     classes: int = 10
 
@@ -71,6 +73,11 @@ class ConvNetConfig(Config):
             raise ConfigError(f"unknown kind, norm or activation in {self}")
         if len(self.widths) != len(self.depths) or any(w % 8 for w in self.widths):
             raise ConfigError(f"widths must be multiples of 8, one for each depth, got {self}")
+        if self.kind != "inverted" and self.expansion != EXPANSION:
+            raise ConfigError(
+                f"expansion is for kind='inverted', got {self.expansion} for {self.kind!r}; leave "
+                "it out"
+            )
 
     @property
     def layers(self) -> int:
@@ -245,7 +252,8 @@ def sample_convnet(generator: torch.Generator, split: Split) -> ConvNetConfig:
             norm=norm,
             activation=choose(generator, list(ACTIVATIONS), [0.45, 0.2, 0.15, 0.1, 0.1]),
             squeeze=choose(generator, [False, True], [0.8, 0.2]),
-            expansion=choose(generator, [2.0, 3.0, 4.0]),
+            # Drawn for all kinds, so that what follows does not depend on the kind.
+            expansion=choose(generator, [2.0, 3.0, 4.0] if kind == "inverted" else 3 * [EXPANSION]),
             down=choose(generator, ["stride", "max", "avg"], [0.6, 0.25, 0.15]),
         )
         cap = MAX_COST if split in ("train", "val", "test") else 14 * MAX_COST

@@ -2,7 +2,8 @@
 
 Which split an architecture belongs to is a function of the architecture itself: its settings are
 hashed, and the sampler redraws until the hash falls into the split. So splits are disjoint by
-construction, whatever the seeds.
+construction, whatever the seeds, provided that no two architectures are one network: a setting that
+changes nothing has one value.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ghn.config import Config
 from ghn.errors import ConfigError
+from ghn.graphs import ParamGraph, cached_trace
 from ghn.registry import Registry
 from ghn.rng import make_generator
 
@@ -47,6 +49,12 @@ class Sampler:
     build: Callable[[Any], nn.Module]
     example: Callable[[Any], Tensor]
     modality: str
+
+    def graph(self, architecture: Any) -> ParamGraph:
+        """Return an architecture's graph, from the cache if it was traced before."""
+        with torch.device("meta"):
+            model = self.build(architecture)
+        return cached_trace(model, self.example(architecture).to("meta"))
 
 
 SAMPLERS: Registry[Sampler] = Registry("sampler")
@@ -81,7 +89,8 @@ def choose(
     generator: torch.Generator, options: list[Any], weights: list[float] | None = None
 ) -> Any:
     """Return one of the options at random, by weight."""
-    chances = torch.tensor(weights or [1.0] * len(options))
+    # In one type, whatever torch's default is: rounded chances would draw something else.
+    chances = torch.tensor(weights or [1.0] * len(options), dtype=torch.float32)
     return options[int(torch.multinomial(chances, 1, generator=generator))]
 
 

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from ghn.benchmarks.soundness import Soundness
+from ghn.benchmarks.sweep import Traced
 from ghn.cli import app
 from ghn.cli.models import shell_command
-from ghn.engine import GHN, GHNConfig
+from ghn.engine import GHN, GHNConfig, Report
 from ghn.graphs import ParamGraph
 
 RUN = CliRunner()
@@ -119,6 +121,70 @@ def test_a_command_line_is_written_that_a_shell_reads_back(tmp_path):
 
     words = ["ghn", "predict", "timm:x", "-o", "my page.html", "--seed", "0", "--force"]
     assert shlex.split(line) == [*words, "--generate", "a", "--generate", "*b"]
+
+
+@pytest.fixture
+def sweeps(monkeypatch, tmp_path):
+    """What sweeps over zoos were called with; they find nothing."""
+    seen = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def trace_all(names, jobs, ticker, limits, journal):
+        seen.append((limits, journal))
+        return [Traced(name, 0.1) for name in names]
+
+    def check_sample(names, *arguments, limits, journal):
+        seen.append((limits, journal))
+        return [Soundness(names[0], finite=True, differ=True)]
+
+    monkeypatch.setattr("ghn.cli.zoo.trace_all", trace_all)
+    monkeypatch.setattr("ghn.benchmarks.soundness.check_sample", check_sample)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ghn zoo trace vits --filter '1*' --limit 2 --seconds 30.0 --save out",
+        "ghn zoo trace vits --jobs 1 --gigabytes 2.0 --save out",
+        "ghn zoo predict vits --sample 2 --filter '1*' --seconds 9.0 --no-calibrate --save out",
+        "ghn zoo predict vits --seed 0 --millions 3.5 --checkpoint mine --save out",
+    ],
+)
+def test_the_command_that_a_sweep_leaves_is_the_one_that_was_given(
+    sweeps, line, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    ok(*shlex.split(line)[1:])
+
+    what = line.split()[2]
+    assert json.loads((tmp_path / "out" / f"{what}-vits.json").read_text())["command"] == line
+    assert f"`{line}`" in (tmp_path / "out" / f"{what}-vits.md").read_text()
+
+
+@pytest.mark.parametrize("what", ["trace", "predict"])
+def test_a_sweep_with_other_limits_does_not_go_on_with_what_was_found(sweeps, what):
+    for seconds in ("30", "60", "60"):
+        ok("zoo", what, "vits", "--seconds", seconds)
+
+    (_, first), (_, second), (_, third) = sweeps
+    assert first != second
+    assert second == third
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_predict_says_all_that_the_report_says(form, tmp_path, monkeypatch):
+    found = Report({"a": "lowrank"}, {"b": "untouched"}, "vision-x", 0.1,
+                   ("the checkpoint is for images",), {"a": 0.5})  # fmt: skip
+    monkeypatch.setattr("ghn.engine.predict_params", lambda model, **settings: found)
+
+    text = ok("predict", "vits:1", "-o", str(tmp_path / "x.safetensors"), *form)
+
+    if form:
+        assert found.to_dict().items() <= json.loads(text).items()
+    else:
+        assert all(line in text for line in str(found).splitlines())
 
 
 def test_env_and_zoo_list_answer_programs():

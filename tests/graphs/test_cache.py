@@ -1,6 +1,9 @@
+import os
+import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,6 +14,16 @@ from ghn.graphs.cache import structural_hash
 
 IMAGES = torch.empty(1, 3, 32, 32)
 FACTOR = 2
+SETTINGS = {"act": "relu"}
+
+
+class Choice:
+    double = False
+
+
+def activate(x):
+    x = getattr(torch, SETTINGS["act"])(x)
+    return x + x if Choice.double else x
 
 
 class Net(nn.Module):
@@ -114,6 +127,81 @@ def test_globals_of_a_users_module_count(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "FACTOR", 3)
 
     assert structural_hash(Net()) != before
+
+
+class Reader(nn.Module):
+    use_norm = True
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.order = np.zeros(2001, dtype=bool)
+
+    def forward(self, x):
+        x = self.linear(x)
+        if self.use_norm:
+            x = self.norm(x)
+        return x.flip(0) if self.order[1000] else activate(x)
+
+
+def without_norm(self, x):
+    return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch, model: patch.setattr(Reader, "use_norm", False),
+        lambda patch, model: patch.setattr(Reader, "forward", without_norm),
+        lambda patch, model: patch.setitem(SETTINGS, "act", "tanh"),
+        lambda patch, model: patch.setattr(Choice, "double", True),
+        lambda patch, model: patch.setattr(sys.modules[__name__], "activate", torch.tanh),
+        lambda patch, model: model.order.__setitem__(1000, True),
+    ],
+    ids=["attribute", "forward", "dictionary", "class", "function", "array"],
+)
+def test_what_code_reads_and_patches_of_it_are_never_answered_with_an_old_graph(
+    tmp_path, monkeypatch, change
+):
+    model, inputs = Reader(), torch.empty(2, 8)
+    before = cached_trace(model, inputs, tmp_path)
+    assert cached_trace(Reader(), inputs, tmp_path) == before
+    change(monkeypatch, model)
+
+    after = cached_trace(model, inputs, tmp_path)
+
+    assert after == trace(model, inputs)
+    assert after != before
+
+
+def test_a_patch_of_a_librarys_block_is_seen(monkeypatch):
+    from timm.models import resnet
+
+    with torch.device("meta"):
+        model = timm.create_model("resnet18")
+    before = structural_hash(model)
+    monkeypatch.setattr(resnet.BasicBlock, "forward", lambda self, x: self.bn1(self.conv1(x)))
+
+    assert structural_hash(model) not in (before, None)
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_graph():
+    code = (
+        "import timm, torch; from ghn.graphs.cache import structural_hash\n"
+        "with torch.device('meta'): print(structural_hash(timm.create_model('resnet18')))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+
+    assert len(found) == 1
+    assert found != {"None\n"}
 
 
 def closure():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,6 +38,19 @@ def test_an_exported_run_loads_with_its_averaged_weights_its_support_and_a_card(
     assert "2 steps of 1 networks" in card
     assert "20 inputs of `digits/val`" in card
     assert f"{100 * found['test'].by_family()['all']:.1f} %" in card
+
+
+def test_without_networks_to_evaluate_a_run_ends_with_a_checkpoint_and_a_card_without_scores(run):
+    config = run.replace(eval_networks=0, eval_every=1)
+    records = []
+    train(config, records.append)
+
+    found = export(config.out, f"{config.out}/mine", command="ghn train", networks=0)
+
+    assert [record.held_out for record in records] == [None]
+    assert found == {}
+    assert GHN.from_pretrained(f"{config.out}/mine").config.support.classes == (10,)
+    assert "It was not evaluated." in Path(config.out, "mine", "README.md").read_text()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 from collections import Counter
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from ghn.config import Config
 from ghn.errors import ConfigError, UnknownNameError
 from ghn.graphs import trace
-from ghn.zoo import GPT, SAMPLERS, GPTConfig, sample
+from ghn.zoo import GPT, SAMPLERS, ConvNetConfig, GPTConfig, sample
 
 
 @pytest.mark.parametrize("family", SAMPLERS)
@@ -26,6 +27,55 @@ def test_splits_share_no_architecture(family):
     assert not splits["train"] & splits["val"]
     assert not splits["train"] & splits["test"]
     assert not splits["val"] & splits["test"]
+
+
+def shapes(family, architecture):
+    with torch.device("meta"):
+        model = SAMPLERS[family].build(architecture)
+    return {name: tuple(t.shape) for name, t in model.state_dict().items()}
+
+
+def operators(family, architecture):
+    graph = SAMPLERS[family].graph(architecture)
+    return [(n.op, dict(n.attributes), n.parameters) for n in graph.nodes], graph.edges
+
+
+def with_one_setting_changed(architecture, others):
+    for field in architecture.to_dict():
+        values = {getattr(other, field) for other in others} - {getattr(architecture, field)}
+        for value in sorted(values, key=repr)[:3]:
+            with contextlib.suppress(ConfigError):  # what cannot be made cannot be drawn
+                yield field, architecture.replace(**{field: value})
+
+
+@pytest.mark.parametrize("family", SAMPLERS)
+def test_no_network_has_two_architectures_so_none_can_be_in_two_splits(family):
+    drawn = [sample(family, seed) for seed in range(24)]
+    kinds = {getattr(a, "kind", None): a for a in drawn}
+
+    for architecture in kinds.values():
+        own = shapes(family, architecture)
+        for field, other in with_one_setting_changed(architecture, drawn):
+            if own == shapes(family, other):
+                found = [operators(family, a) for a in (architecture, other)]
+                assert found[0] != found[1], (architecture, field)
+
+
+def test_a_setting_without_use_is_refused():
+    with pytest.raises(ConfigError, match="leave it out"):
+        ConvNetConfig(kind="residual", expansion=3.0)
+    assert len({sample("convnets", seed).expansion for seed in range(40)}) > 1
+
+
+def test_what_is_drawn_does_not_depend_on_the_default_type():
+    expected = [[sample(family, seed) for seed in range(12)] for family in SAMPLERS]
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = [[sample(family, seed) for seed in range(12)] for family in SAMPLERS]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert found == expected
 
 
 def widths(architecture):
