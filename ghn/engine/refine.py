@@ -67,20 +67,33 @@ def refine(
         drawn = torch.randn(values.shape, generator=make_generator(seed, "noise", name))
         values = values + share * size * drawn.to(values)
         if turn:
-            values = _orthogonal(values, spec)
+            transposed = graph.nodes[spec.node].op == "conv_transpose"
+            values = _orthogonal(values, spec, transposed=transposed)
         now = values.square().mean().sqrt().clamp_min(torch.finfo(values.dtype).tiny)
         result[name] = Dense(values * (size / now), recipe.layout)
     return result
 
 
-def _orthogonal(values: Float[Tensor, ...], spec: ParamSpec) -> Float[Tensor, ...]:
-    """Return the polar factor of a weight, of each copy and group by itself."""
-    copies = [i for i, a in enumerate(spec.axes) if a == "e"]
-    rows = [i for i, a in enumerate(spec.axes) if a == "o"]
-    order = [*copies, *rows, *(i for i in range(values.ndim) if i not in {*copies, *rows})]
+def _orthogonal(
+    values: Float[Tensor, ...], spec: ParamSpec, *, transposed: bool
+) -> Float[Tensor, ...]:
+    """Return the polar factor of a weight, of each copy and group by itself.
+
+    Args:
+        values: The weight.
+        spec: What it is.
+        transposed: Whether it is the kernel of a transposed convolution, in which the input axis
+            counts the channels of all groups, not the output axis.
+    """
+    letters = "eio" if transposed else "eoi"
+    order = [i for letter in letters for i, a in enumerate(spec.axes) if a == letter]
+    order += [i for i, a in enumerate(spec.axes) if a not in letters]
+    copies, outer, inner = (math.prod(spec.sizes(letter)) for letter in letters)
     moved = values.permute(order)
-    height = math.prod(spec.sizes("o")) // spec.groups
-    matrices = moved.reshape(math.prod(spec.sizes("e")) * spec.groups, height, -1)
-    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    blocks = moved.reshape(copies * spec.groups, outer // spec.groups, inner, -1)
+    rows_first = blocks.transpose(1, 2) if transposed else blocks
+    left, _, right = torch.linalg.svd(rows_first.flatten(2), full_matrices=False)
+    turned = (left @ right).reshape(rows_first.shape)
+    turned = turned.transpose(1, 2) if transposed else turned
     inverse = [order.index(i) for i in range(values.ndim)]
-    return (left @ right).reshape(moved.shape).permute(inverse)
+    return turned.reshape(moved.shape).permute(inverse)

@@ -18,18 +18,11 @@ from torch import Tensor
 
 from ghn.graphs.aten import CONSTANTS, LAYERS, NODES, READS_SHAPE, SHAPE_ONLY
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec
+from ghn.graphs.letters import activation_axes, stored_axes
+from ghn.graphs.parts import Part, Parts, Piece
 from ghn.graphs.patterns import fold_adapters, fold_rms_norms
 from ghn.graphs.record import Call
-from ghn.graphs.slots import (
-    DATA,
-    Slot,
-    activation_axes,
-    attributes_of,
-    conv_op,
-    fan_in,
-    slots_of,
-    stored_axes,
-)
+from ghn.graphs.slots import DATA, Slot, attributes_of, conv_op, fan_in, slots_of
 
 __all__ = ["GraphBuilder"]
 
@@ -37,7 +30,9 @@ MAX_SECTIONS = 8
 _COPIES = frozenset({"clone", "contiguous", "_to_copy", "copy", "repeat"})
 _TOKEN_OPS = frozenset({"concat", "where", "scatter", "attention"})
 _SCALE_OPS = frozenset({"mul", "div", "pow"})
-_FAN_IN_ROLES = frozenset({"weight", "recurrent_weight", "direction"})
+_WEIGHT_ROLES = frozenset({"weight", "recurrent_weight"})
+_FAN_IN_ROLES = _WEIGHT_ROLES | {"direction", "lora_a", "lora_b"}
+_MADE_OF_PARTS = _WEIGHT_ROLES | {"table"}
 _LAYER_OPS = frozenset(LAYERS.values()) | {"depthwise_conv", "conv_transpose"}
 _RAW_OPS = frozenset({"pad", "add", "mul", "div", "interpolate", "concat", "clamp"})
 _SINK_OPS = frozenset(
@@ -116,6 +111,9 @@ class GraphBuilder:
         self._leaves: dict[int, Value] = {
             id(t): Value(refs=(Ref(name),)) for name, t in parameters.items()
         }
+        self._parts = Parts(
+            calls, parameters, lambda t, writers: [r.name for r in self._read(t, writers).refs]
+        )
         self._split: dict[int, tuple[int, Tensor, set[int]]] = {}
         for tensor in inputs:
             if id(tensor) not in self._leaves:
@@ -150,6 +148,8 @@ class GraphBuilder:
         arguments = [self._read(tensor, writers) for tensor, writers in call.sources]
         self._arguments.append(arguments)
         name = call.name
+        if name == "copy" and arguments[0].nodes and arguments[1].refs and not arguments[1].nodes:
+            return Value(nodes=(self._emit(index),))  # a parameter written into a signal
         if name in SHAPE_ONLY:
             if name in _COPIES:
                 self._note_sections(call, arguments)
@@ -212,9 +212,9 @@ class GraphBuilder:
         self._note_sections(call, arguments)
         node = self._add_node(_Draft(op, call.scope, attributes_of(call, op), tuple(inputs), [], 0))
         self.drafts[node].channels = self._channels(call, op, inputs)
-        for (tensor, _), argument, slot in zip(call.sources, arguments, slots, strict=True):
+        for source, argument, slot in zip(call.sources, arguments, slots, strict=True):
             if argument.refs and (argument.waiting is None or _contracts(slot)):
-                self._attach(node, call, tensor, argument.refs, slot)
+                self._attach(node, call, source, argument.refs, slot)
         if op in ("linear", "conv") and call.outputs:
             self._split[_storage(call.outputs[0])] = (node, call.outputs[0], set())
         self._emitted[index] = node
@@ -231,7 +231,7 @@ class GraphBuilder:
             return "matmul"
         if op == "index" and arguments[0].refs and not arguments[0].nodes:
             return "embedding"
-        return op
+        return "scatter" if call.name == "copy" else op
 
     def _channels(self, call: Call, op: str, inputs: list[int]) -> int:
         if call.outputs and call.outputs[0].ndim > 1:
@@ -242,21 +242,29 @@ class GraphBuilder:
         return next((self.drafts[i].channels for i in inputs if self.drafts[i].channels), 0)
 
     def _attach(
-        self, node: int, call: Call, tensor: Tensor, refs: tuple[Ref, ...], slot: Slot
+        self,
+        node: int,
+        call: Call,
+        source: tuple[Tensor, tuple[int, ...]],
+        refs: tuple[Ref, ...],
+        slot: Slot,
     ) -> None:
         """Hang the parameters of one argument on a node."""
-        draft = self.drafts[node]
+        draft, tensor = self.drafts[node], source[0]
         if slot is DATA:
             slot = self._data_slot(draft, tensor, refs)
-        main = max(refs, key=lambda r: self.parameters[r.name].numel())
+        parts: dict[str, Part] = {}
+        if slot.role in _MADE_OF_PARTS:
+            count = fan_in(slot.axes, tensor.shape, call)
+            parts = self._parts.of(Piece(*source, slot.role, slot.axes, count))
+        others = "scale" if slot.role in _WEIGHT_ROLES else slot.role
         for ref in refs:
-            role = ref.role or (slot.role if ref is main or len(refs) == 1 else "scale")
-            if slot.role not in _FAN_IN_ROLES and not ref.role:
-                role = slot.role
+            part = parts.get(ref.name)
+            role = ref.role or (part.role if part else others)
             if (ref.name, role) not in draft.parameters:
                 draft.parameters.append((ref.name, role))
             if ref.name not in self.specs:
-                self.specs[ref.name] = self._spec(node, call, tensor, ref, role, slot)
+                self.specs[ref.name] = self._spec(node, call, tensor, ref, role, slot, part)
 
     def _data_slot(self, draft: _Draft, tensor: Tensor, refs: tuple[Ref, ...]) -> Slot:
         """The role of a parameter that enters as data follows from the operator and its shape."""
@@ -275,13 +283,22 @@ class GraphBuilder:
         return Slot("other", axes)
 
     def _spec(
-        self, node: int, call: Call, tensor: Tensor, ref: Ref, role: str, slot: Slot
+        self,
+        node: int,
+        call: Call,
+        tensor: Tensor,
+        ref: Ref,
+        role: str,
+        slot: Slot,
+        part: Part | None,
     ) -> ParamSpec:
         stored = self.parameters[ref.name]
-        same = self._storages.get(_storage(tensor)) == ref.name
-        axes = ref.axes if len(ref.axes) == stored.ndim else ""
-        axes = axes or stored_axes(stored, tensor, slot.axes, same)
         shape = tuple(stored.shape)
+        axes = ref.axes if len(ref.axes) == stored.ndim else part.axes if part else ""
+        if not axes:
+            same = self._storages.get(_storage(tensor)) == ref.name
+            axes = stored_axes(stored, tensor, slot.axes, same)
+        count = (part.fan_in if part else 0) or fan_in(axes, shape, call)
         groups = int(self.drafts[node].attributes.get("groups", 1))
         return ParamSpec(
             name=ref.name,
@@ -290,9 +307,9 @@ class GraphBuilder:
             node=node,
             role=role,
             axes=axes,
-            fan_in=fan_in(axes, shape, call) if role in _FAN_IN_ROLES else 0,
+            fan_in=count if role in _FAN_IN_ROLES else 0,
             groups=groups if "conv" in self.drafts[node].op else 1,
-            sections=_gates(call) if call.name in LAYERS else 1,
+            sections=slot.gates,
         )
 
     def _follow_copy(self, call: Call, value: Value) -> None:
@@ -322,9 +339,8 @@ class GraphBuilder:
         draft.inputs = tuple(inputs)
         node = self._add_node(draft)
         for ref in refs:
-            tensor = self.parameters[ref.name]
             call = Call("output", (), {}, [], [], "")
-            self._attach(node, call, tensor, (ref,), DATA)
+            self._attach(node, call, (self.parameters[ref.name], ()), (ref,), DATA)
 
     def _prune(self) -> tuple[list[int], set[tuple[int, int]]]:
         """Keep what leads to the output or to a parameter."""
@@ -412,11 +428,6 @@ def _transform(call: Call, refs: tuple[Ref, ...]) -> tuple[Ref, ...]:
         axes = "t" + "o" * (table.ndim - 1) if table.ndim else ""
         return tuple(dataclasses.replace(r, axes=r.axes or axes) for r in refs)
     return refs
-
-
-def _gates(call: Call) -> int:
-    """Number of gates that a recurrent layer stacks in its weights."""
-    return {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}.get(call.name, 1)
 
 
 def _count_sections(tensor: Tensor, offsets: set[int], channels: int) -> int:

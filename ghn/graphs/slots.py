@@ -1,28 +1,36 @@
 """Which argument of an operator is what, and what the axes of a parameter mean there.
 
 A slot is the place of an argument in an operator: data, or a weight of some role. Axis letters are
-given to the tensor that the operator consumes and carried back to the stored parameter by comparing
-strides, which is exact for any chain of views.
+given to the tensor that the operator consumes; `ghn.graphs.letters` carries them back.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ghn.graphs.letters import activation_axes
 from ghn.graphs.record import Call
 from ghn.graphs.values import tensors_in
 
-__all__ = ["DATA", "Slot", "activation_axes", "attributes_of", "slots_of", "stored_axes"]
+__all__ = ["DATA", "Slot", "attributes_of", "conv_op", "fan_in", "slots_of"]
 
 
 class Slot(NamedTuple):
-    """The place of one tensor argument. `axes` are letters of the consumed tensor."""
+    """The place of one tensor argument.
+
+    Attributes:
+        role: See `ghn.graphs.ops.ROLES`; `"data"` for what is no weight.
+        axes: Letters of the consumed tensor.
+        gates: Number of gates that a recurrent layer stacks along the output channels.
+    """
 
     role: str
     axes: str = ""
+    gates: int = 1
 
 
 DATA = Slot("data")
@@ -67,6 +75,7 @@ _PRODUCTS: dict[str, tuple[int, int, int | None]] = {
     "addmv": (1, 2, 0),
 }
 _CELL = ("weight", "recurrent_weight", "bias", "recurrent_bias")
+_GATES = {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}
 
 
 def slots_of(call: Call, is_data: list[bool], has_parameter: list[bool]) -> list[Slot]:
@@ -85,7 +94,7 @@ def slots_of(call: Call, is_data: list[bool], has_parameter: list[bool]) -> list
     if call.name == "addcmul":
         return [_factor_slot(p, t, d) for (p, t), d in zip(places, is_data, strict=True)]
     if call.name.endswith("_cell"):
-        return [_weight_slot(_CELL[p - 2], t) if p >= 2 else DATA for p, t in places]
+        return [_cell_slot(call, _CELL[p - 2], t) if p >= 2 else DATA for p, t in places]
     table = _POSITIONS.get(call.name, {})
     slots = []
     for place, tensor in places:
@@ -156,89 +165,37 @@ def _added_slot(tensor: Tensor) -> Slot:
     return Slot("position", ("o" + "t" * 8)[: tensor.ndim])
 
 
+def _cell_slot(call: Call, role: str, tensor: Tensor) -> Slot:
+    return _weight_slot(role, tensor)._replace(gates=_GATES.get(call.name, 1))
+
+
 def _recurrent_slots(call: Call, places: list[tuple[Any, Tensor]]) -> list[Slot]:
-    """Weights come as one list: for each layer and direction w_ih, w_hh, b_ih, b_hh."""
-    packed = isinstance(call.args[3], (tuple, list))
-    at = 3 if packed else 2
-    biased = bool(call.args[at + 1])
-    count = len(call.args[at])
-    per_cell = 4 if biased else 2
-    roles = _CELL[:per_cell]
-    if count % per_cell or (biased and call.args[at][2].ndim == 2):  # LSTM with projections
-        per_cell += 1
-        roles = (*roles, "weight")
+    """Weights come as one list: for each layer and direction w_ih, w_hh, b_ih, b_hh, w_hr.
+
+    The biases can be left out; w_hr is there if an LSTM projects what it emits.
+    """
+    at = _weights_at(call)
+    weights, biased, layers = call.args[at : at + 3]
+    per_cell = len(weights) // (layers * (2 if call.args[at + 5] else 1))
+    roles = _CELL if biased else _CELL[:2]
     slots, seen = [], 0
     for place, tensor in places:
         if place == at:
-            slots.append(_weight_slot(roles[seen % per_cell], tensor))
-            seen += 1
+            index, seen = seen % per_cell, seen + 1
+            is_projection = index == len(roles)
+            slots.append(
+                _weight_slot("weight", tensor)
+                if is_projection
+                else _cell_slot(call, roles[index], tensor)
+            )
         else:
             slots.append(DATA)
     return slots
 
 
-def activation_axes(tensor: Tensor, channels: int) -> str:
-    """Letters for a parameter that meets an activation: channels, and positions for the rest."""
-    wide = [
-        d
-        for d, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True))
-        if size > 1 and stride
-    ]
-    letters = ["1"] * tensor.ndim
-    if not wide:
-        return "".join(letters)
-    matching = [d for d in wide if tensor.shape[d] == channels]
-    channel = matching[-1] if matching else wide[-1]
-    for d in wide:
-        letters[d] = "o" if d == channel else "t"
-    return "".join(letters)
-
-
-def stored_axes(parameter: Tensor, consumed: Tensor, letters: str, same_storage: bool) -> str:
-    """Carry the letters of a consumed tensor back to the axes of the stored parameter.
-
-    Args:
-        parameter: The parameter as stored.
-        consumed: The tensor that an operator received, made from the parameter.
-        letters: One letter for each axis of `consumed`.
-        same_storage: Whether `consumed` is a view of `parameter`.
-    """
-    if consumed.shape == parameter.shape and (
-        not same_storage or consumed.stride() == parameter.stride()
-    ):
-        return letters
-    if same_storage:
-        return "".join(
-            _letter_by_stride(size, stride, consumed, letters)
-            for size, stride in zip(parameter.shape, parameter.stride(), strict=True)
-        )
-    return _letters_by_size(parameter, consumed, letters)
-
-
-def _letter_by_stride(size: int, stride: int, view: Tensor, letters: str) -> str:
-    if size == 1:
-        return "1"
-    for letter, s, n in zip(letters, view.stride(), view.shape, strict=True):
-        covers = s <= stride < s * n
-        inside = stride <= s < stride * size
-        if n > 1 and s > 0 and (covers or inside) and letter != "1":
-            return letter
-    return "o"
-
-
-def _letters_by_size(parameter: Tensor, consumed: Tensor, letters: str) -> str:
-    """Match axes by size where a copy or arithmetic lies between; unmatched ones are channels."""
-    left = [(n, a) for n, a in zip(consumed.shape, letters, strict=True) if n > 1]
-    result = []
-    for size in parameter.shape:
-        if size == 1:
-            result.append("1")
-            continue
-        match = next((pair for pair in left if pair[0] == size), None)
-        if match is not None:
-            left.remove(match)
-        result.append(match[1] if match and match[1] != "1" else "o")
-    return "".join(result)
+def _weights_at(call: Call) -> int:
+    """Return the position of the list of weights, which sequences of many lengths move by one."""
+    return 3 if isinstance(call.args[3], (tuple, list)) else 2
 
 
 def attributes_of(call: Call, op: str) -> dict[str, Any]:
@@ -268,7 +225,7 @@ def _recurrent_attributes(call: Call) -> dict[str, Any]:
     kind = call.name.removesuffix("_cell")
     if call.name.endswith("_cell"):
         return {"kind": kind}
-    at = 3 if isinstance(call.args[3], (tuple, list)) else 2
+    at = _weights_at(call)
     return {
         "kind": kind,
         "layers": int(call.args[at + 2]),
@@ -284,9 +241,10 @@ def conv_op(call: Call) -> str:
     return "depthwise_conv" if groups > 1 and weight.shape[1] == 1 else "conv"
 
 
-def fan_in(axes: str, shape: tuple[int, ...], call: Call) -> int:
+def fan_in(axes: str, shape: Sequence[int], call: Call) -> int:
     """Number of products summed into one output element of the call."""
     count = math.prod(s for s, a in zip(shape, axes, strict=True) if a in "ik")
     if call.name in ("convolution", "_convolution") and call.args[6]:
-        count = max(count // math.prod(call.args[3]), 1)
+        # The input axis of a transposed kernel counts the channels of all groups.
+        count = max(count // (math.prod(call.args[3]) * call.args[8]), 1)
     return max(count, 1)

@@ -91,6 +91,23 @@ def test_weights_become_orthogonal_in_each_group_and_the_last_one_stays():
     assert torch.equal(after["9.weight"], expand(before["9.weight"]))
 
 
+@pytest.mark.parametrize(("width", "groups"), [(6, 1), (6, 2), (6, 6)])
+def test_transposed_kernels_become_orthogonal_in_each_group(width, groups):
+    layer = nn.ConvTranspose2d(width, 12, 3, groups=groups)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(12 * 7 * 7, 2))
+    graph = trace(model, torch.zeros(1, width, 5, 5))
+    spec = graph.specs["0.weight"]
+    drawn = torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
+    recipe = Dense(drawn, Layout(spec.shape, spec.axes))
+
+    found = expand(refine({"0.weight": recipe}, graph, orthogonalize=True)["0.weight"])
+
+    for kernel in found.chunk(groups):  # PyTorch stores [inputs of all groups, outputs of one]
+        rows = kernel.transpose(0, 1).flatten(1)
+        gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+        assert torch.allclose(gram, gram[0, 0] * torch.eye(len(gram)), atol=1e-4 * gram[0, 0])
+
+
 def test_an_orthogonal_weight_is_the_nearest_one():
     values = expand(recipes()["0.weight"]).flatten(1)
     found = expand(refine(recipes(), GRAPH, orthogonalize=True)["0.weight"]).flatten(1)

@@ -56,6 +56,9 @@ def test_stem_and_head_are_the_layers_at_the_ends():
         (nn.Linear(6, 8), (3, 6), "oi", 6),
         (nn.Bilinear(4, 4, 8), None, "oii", 16),
         (nn.Conv2d(8, 8, 3, groups=8), (1, 8, 9, 9), "oikk", 9),
+        (nn.ConvTranspose2d(8, 8, 3, groups=8), (1, 8, 5, 5), "iokk", 9),
+        (nn.ConvTranspose2d(16, 32, 3, groups=2), (1, 16, 5, 5), "iokk", 72),
+        (nn.ConvTranspose1d(8, 4, 4, stride=2, groups=2), (1, 8, 5), "iok", 8),
     ],
 )
 def test_axes_and_fan_in_come_from_the_operator(layer, shape, axes, fan_in):
@@ -191,6 +194,32 @@ def test_in_place_writes_into_views_carry_the_data_flow():
 
     assert all(networkx.has_path(graph, node, last) for node in linears)
     assert not networkx.has_path(graph, linears[0], linears[1])
+
+
+class Written(nn.Module):
+    """A class token that is written into a signal, which a residual block then reads twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.Linear(8, 8)
+        self.cls = nn.Parameter(torch.zeros(8))
+        self.norm = nn.LayerNorm(8)
+        self.branch = nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = self.inside(x)
+        x[:, 0] = self.cls
+        return x + self.branch(self.norm(x))
+
+
+def test_a_token_that_is_written_into_a_signal_is_used_by_the_write_alone():
+    graph = trace(Written(), torch.zeros(2, 5, 8))
+    [(write, role)] = graph.parameters["cls"]
+    ops = [node.op for node in graph.nodes]
+
+    assert (ops[write], role) == ("scatter", "token")
+    assert (ops.index("linear"), write) in graph.edges
+    assert {ops[end] for start, end in graph.edges if start == write} == {"layer_norm", "add"}
 
 
 def test_fused_projections_know_their_sections():
