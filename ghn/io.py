@@ -5,6 +5,7 @@ A file is written to a temporary name in the same folder, flushed to the disk, t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -23,6 +24,7 @@ __all__ = [
     "atomic_path",
     "cache_folder",
     "read_tensors",
+    "tensor_digest",
     "write_json",
     "write_tensors",
     "write_text",
@@ -126,3 +128,22 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             f"cannot read a {kind} from {path}: {error!r}; it may be missing, cut off or foreign"
         ) from error
     return tensors, header
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal digits, of tensors: of names, types, shapes and bytes.
+
+    Order and devices are of no account. A file's format finds files that are cut off; that a bit
+    of a tensor has flipped, only a digest tells.
+
+    Args:
+        tensors: By name.
+    """
+    import torch
+
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(values.view(torch.uint8).numpy().data)
+    return found.hexdigest()
