@@ -92,22 +92,6 @@ def append_line(path: str | Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
-def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of tensors: of their names, in order, and of their types, shapes and bytes.
-
-    Args:
-        tensors: By name, in any order and on any device.
-    """
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
 ) -> None:
@@ -144,3 +128,22 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             f"cannot read a {kind} from {path}: {error!r}; it may be missing, cut off or foreign"
         ) from error
     return tensors, header
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal digits, of tensors: of names, types, shapes and bytes.
+
+    Order and devices are of no account. A file's format finds files that are cut off; that a bit
+    of a tensor has flipped, only a digest tells.
+
+    Args:
+        tensors: By name.
+    """
+    import torch
+
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(values.view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -13,7 +13,7 @@ Source: Yang et al. 2024 (NeuMeta, arXiv 2410.11878), section on weight permutat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,8 @@ def smooth_channels(
         The lengths of all paths before and after.
 
     Raises:
-        UnsupportedModelError: If there is nothing to order, or the weights are not finite.
+        UnsupportedModelError: If there is nothing to order, or the weights are not finite; nothing
+            has moved then.
         MissingExtraError: If fast-tsp is not installed.
         GHNError: As `ghn.trace`.
     """
@@ -92,6 +93,9 @@ def smooth_channels(
         )
     model = unwrap(model)
     tensors = named_tensors(model)
+    for channels in sets:
+        if not all(bool(weights.isfinite().all()) for weights in _slices(tensors, channels)):
+            raise _not_finite(channels)
     before, after = {}, {}
     for done, channels in enumerate(sets):
         progress(done, len(sets), channels.name)
@@ -124,21 +128,30 @@ def channel_distances(tensors: dict[str, Tensor], channels: ChannelSet) -> Float
     """
     rows, columns = torch.triu_indices(channels.size, channels.size, 1)
     total = torch.zeros(len(rows))
-    for tied in channels.axes:
-        tensor = tensors[tied.name]
-        if not isinstance(tensor, nn.Parameter):
-            continue
-        index = torch.from_numpy(tied.index).to(tensor.device)
-        slices = tensor.detach().movedim(tied.axis, 0)[index.flatten()].float()
-        for chunk in slices.reshape(channels.size, -1).split(CHUNK, 1):
+    for weights in _slices(tensors, channels):
+        for chunk in weights.float().split(CHUNK, 1):
             total += F.pdist(chunk, p=1).cpu()
     if not total.isfinite().all():
-        raise UnsupportedModelError(
-            f"channels can be ordered by weights that are finite; those of {channels.name} are not"
-        )
+        raise _not_finite(channels)
     distances = torch.zeros(channels.size, channels.size)
     distances[rows, columns] = distances[columns, rows] = total
     return distances
+
+
+def _slices(tensors: dict[str, Tensor], channels: ChannelSet) -> Iterator[Float[Tensor, "c n"]]:
+    """Yield the weights of each channel of a set, parameter by parameter."""
+    for tied in channels.axes:
+        tensor = tensors[tied.name]
+        if isinstance(tensor, nn.Parameter):
+            index = torch.from_numpy(tied.index).to(tensor.device)
+            slices = tensor.detach().movedim(tied.axis, 0)[index.flatten()]
+            yield slices.reshape(channels.size, -1)
+
+
+def _not_finite(channels: ChannelSet) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"channels can be ordered by weights that are finite; those of {channels.name} are not"
+    )
 
 
 def path_length(distances: Float[Tensor, "c c"], order: Tensor) -> float:

@@ -88,6 +88,16 @@ def test_sets_that_share_a_folded_axis_need_the_same_width():
     assert sorted(within) in [sorted(group) for group in resizer.same_width]
 
 
+def test_heads_lie_along_all_parts_of_a_folded_axis_and_are_free():
+    layer = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True).eval()
+    model = nn.Sequential(nn.Linear(6, 12), layer)
+
+    resizer = Resizer(model, torch.empty(1, 5, 6))
+
+    sizes = {s.name: s.size for s in resizer.ties.sets}
+    assert [[sizes[name] for name in group] for group in resizer.same_width] == [[4, 4]]
+
+
 def test_positions_say_which_part_of_each_tensor_stays():
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
     resizer = Resizer(model, torch.empty(1, 3))

@@ -81,7 +81,8 @@ def side_by_side(run: Propagation, atoms: Mapping[str, Array]) -> list[tuple[str
     """Return the names of sets that share an axis of a folded tensor, part by part.
 
     Such an axis has one size: a fused projection viewed as `[3, heads, d]` has as many places `d`
-    in its queries as in its values.
+    in its queries as in its values. A set that lies along all parts changes them alike, as heads do
+    where the projection is viewed as `[3, heads * d]`, and so is free.
 
     Args:
         run: Labels carried through the whole forward pass.
@@ -112,10 +113,10 @@ def _folded(run: Propagation) -> Iterator[Array]:
 
 
 def _along(leaves: Array, shape: tuple[int, ...], set_of: Array) -> list[int]:
-    """Return the sets whose channels differ along the last axis of a table of labels."""
-    found: set[int] = set()
+    """Return the sets that lie along some rows of a table of labels, but not along all."""
+    rows: list[set[int]] = [set() for _ in range(shape[0])]
     for leaf in leaves.T:
         table = leaf.reshape(shape)
-        differ = (table != table[:, :1]).any(1)
-        found |= set(set_of[table[differ]].ravel().tolist())
-    return sorted(found - {-1})
+        for row in np.flatnonzero((table != table[:, :1]).any(1)):
+            rows[row] |= set(set_of[table[row]].tolist())
+    return sorted(rows[0].union(*rows) - rows[0].intersection(*rows) - {-1})

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from ghn.graphs import smooth_channels
+from ghn.io import tensor_digest
 from ghn.methods.neumeta.baselines import Slimmable, fresh, strongest_first, tune
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.family import Family
@@ -22,7 +23,7 @@ from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.source import Source
 from ghn.registry import Registry
 
-__all__ = ["ARMS", "GENERATE", "Arm", "Setting", "zeroed"]
+__all__ = ["ARMS", "GENERATE", "Setting", "zeroed"]
 
 GENERATE = "blocks.*"
 EFFORT = 10.0  # of smoothing: time enough for one order, however busy the machine is
@@ -59,20 +60,7 @@ Maker = Callable[[Setting], tuple[Callable[[float], nn.Module], int]]
 """Returns what gives the network of a width, and how many numbers are stored for all widths."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """An arm of the comparison.
-
-    Attributes:
-        make: See `Maker`.
-        trained: Whether it is trained, so that its result depends on more than the full network.
-    """
-
-    make: Maker
-    trained: bool = True
-
-
-ARMS: Registry[Arm] = Registry("arm")
+ARMS: Registry[Maker] = Registry("arm")
 """Arms by the names that tables show."""
 
 
@@ -103,10 +91,11 @@ def _slimmable(**changes: Any) -> Maker:
 
 
 def _fitted(family: Family, setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
-    """Train a family, or take it from its file if it was trained with the same settings."""
+    """Train a family, or take it from its file if it is of the same network and settings."""
+    notes = {"source": tensor_digest(setting.source.network.state_dict())}
     if setting.path.exists():
-        kept, _ = type(family).load(setting.path, family.model, example_inputs=setting.example)
-        if kept.config == family.config:
+        kept, found = type(family).load(setting.path, family.model, example_inputs=setting.example)
+        if (kept.config, found) == (family.config, notes):
             return kept.sample, kept.num_parameters()
     task = setting.source.task
     family.fit(
@@ -115,7 +104,7 @@ def _fitted(family: Family, setting: Setting) -> tuple[Callable[[float], nn.Modu
         divergence=task.divergence,
         progress=setting.progress,
     )
-    family.save(setting.path)
+    family.save(setting.path, notes)
     return family.sample, family.num_parameters()
 
 
@@ -156,15 +145,15 @@ def zeroed(setting: Setting) -> nn.Module:
 
 
 _UNTRAINED: dict[str, Any] = {"base": "frozen", "reach": 0.0, "steps": 0, "warm": 0}
-ARMS.register("field")(Arm(_family(base="none", reach=1.0)))
-ARMS.register("field-on-base")(Arm(_family(base="trained")))
-ARMS.register("field-on-frozen-base")(Arm(_family(base="frozen")))
-ARMS.register("base-alone")(Arm(_family(base="trained", reach=0.0)))
-ARMS.register("slimmable")(Arm(_slimmable()))
-ARMS.register("slimmable-all-widths")(Arm(_slimmable(low=0.125)))
-ARMS.register("individual")(Arm(_one_by_one(begin_anew=True)))
-ARMS.register("pruned-tuned")(Arm(_one_by_one(begin_anew=False)))
-ARMS.register("pruned")(Arm(_slimmable(steps=0), trained=False))
-ARMS.register("interpolated")(Arm(_family(smooth=False, **_UNTRAINED), trained=False))
-ARMS.register("interpolated-smooth")(Arm(_family(**_UNTRAINED), trained=False))
-ARMS.register("zeroed")(Arm(lambda setting: (lambda width: zeroed(setting), 0), trained=False))
+ARMS.register("field")(_family(base="none", reach=1.0))
+ARMS.register("field-on-base")(_family(base="trained"))
+ARMS.register("field-on-frozen-base")(_family(base="frozen"))
+ARMS.register("base-alone")(_family(base="trained", reach=0.0))
+ARMS.register("slimmable")(_slimmable())
+ARMS.register("slimmable-all-widths")(_slimmable(low=0.125))
+ARMS.register("individual")(_one_by_one(begin_anew=True))
+ARMS.register("pruned-tuned")(_one_by_one(begin_anew=False))
+ARMS.register("pruned")(_slimmable(steps=0))
+ARMS.register("interpolated")(_family(smooth=False, **_UNTRAINED))
+ARMS.register("interpolated-smooth")(_family(**_UNTRAINED))
+ARMS.register("zeroed")(lambda setting: (lambda width: zeroed(setting), 0))

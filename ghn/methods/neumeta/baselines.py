@@ -17,17 +17,11 @@ from torch.nn import functional as F
 
 from ghn.graphs import channel_ties
 from ghn.graphs.ties import forget_caches, named_tensors, permute_channels
+from ghn.methods.neumeta.batches import Batches
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.descend import descend
 from ghn.methods.neumeta.family import Family
-from ghn.methods.neumeta.fit import (
-    Divergence,
-    Loss,
-    checked,
-    class_divergence,
-    endless,
-    task_loss,
-)
+from ghn.methods.neumeta.fit import Divergence, Loss, class_divergence, task_loss
 from ghn.methods.neumeta.structures import Structure
 from ghn.rng import preserve_global_state
 
@@ -131,12 +125,13 @@ def tune(
     for path, module in model.named_modules():
         if path in paths:
             module.train()
-    device, stream = parameters[0].device, endless(batches)
+    stream = Batches(batches, parameters[0].device)
 
     def objective() -> Tensor:
-        inputs, labels = checked(next(stream), device)
+        inputs, labels = next(stream)
         return task_loss(config, teacher, model(inputs), (inputs, labels), loss, divergence)
 
     groups = [{"params": parameters, "lr": config.base_rate}]
-    descend(groups, config, config.steps, objective)
+    with stream.explaining():
+        descend(groups, config, config.steps, objective)
     return model.eval()

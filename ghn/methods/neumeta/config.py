@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ghn.config import Config
 from ghn.decoders import ImplicitDecoderConfig
@@ -29,7 +30,7 @@ class FamilyConfig(Config):
         low: Smallest share of the full width that is trained.
         high: Largest one.
         widths: How many widths between these are trained, evenly spaced.
-        depths: For runs of blocks, the fewest and the most blocks that are trained.
+        depths: For runs of blocks, `[fewest, most]` blocks that are trained.
         steps: Steps of AdamW.
         warm: Steps before these in which the field only learns the full network's weights.
         rate: Learning rate; it falls to zero along half a cosine.
@@ -85,3 +86,18 @@ class FamilyConfig(Config):
         weights = (self.task, self.distillation, self.reconstruction, self.magnitude, self.decay)
         if min(*weights, self.clip) < 0 or not 0 <= self.ema < 1 or not self.temperature > 0:
             raise ConfigError(f"weights must not be negative, ema lie in [0, 1): {self}")
+        for name, pair in self.depths.items():
+            if not _is_range(pair):
+                raise ConfigError(
+                    f"depths of {name!r} must be [fewest, most] blocks, two whole numbers with "
+                    f"1 <= fewest <= most, got {pair!r}"
+                )
+
+
+def _is_range(pair: Any) -> bool:
+    return (
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+        and 1 <= pair[0] <= pair[1]
+    )

@@ -25,13 +25,14 @@ from torch.func import functional_call
 
 from ghn.engine.recalibrate import recalibrate_statistics
 from ghn.engine.select import Generate
-from ghn.errors import CheckpointError
+from ghn.errors import CheckpointError, UnsupportedModelError
 from ghn.graphs import trace
 from ghn.graphs.isolate import unwrap
 from ghn.graphs.resample import resample, with_gains
 from ghn.graphs.ties import named_tensors
-from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.config import FamilyConfig
+from ghn.methods.neumeta.depths import depths_of
+from ghn.methods.neumeta.file import read_family, write_family
 from ghn.methods.neumeta.fit import Fitted, fit
 from ghn.methods.neumeta.groups import Group, Widths, chosen_parameters
 from ghn.methods.neumeta.model import build
@@ -41,8 +42,7 @@ from ghn.rng import preserve_global_state
 __all__ = ["ExperimentalWarning", "Family"]
 
 AT_ONCE = 256  # inputs
-FORMAT = 1
-KIND = "family"
+FULL_PRECISION = (torch.float32, torch.float64)
 
 
 class ExperimentalWarning(UserWarning):
@@ -61,7 +61,10 @@ class Family:
         example_inputs: As for `ghn.trace`.
 
     Raises:
-        UnsupportedModelError: If no channels can be resized whose weights are all generated.
+        UnsupportedModelError: If no channels can be resized whose weights are all generated, or
+            these are in half precision.
+        ConfigError: If `depths` of the settings are more than a run of blocks can have.
+        UnknownNameError: If they name no run.
 
     Example:
         >>> family = Family(model)                       # doctest: +SKIP
@@ -83,6 +86,7 @@ class Family:
         graph = trace(self.model, example_inputs)
         self._tensors = named_tensors(self.model)
         self.generated, whole = chosen_parameters(self.model, graph, generate, example_inputs)
+        _refuse_half(self._tensors, self.generated)
         if whole and self.config.reach:
             warnings.warn(
                 "a field that emits the whole network is experimental: the method is known to work "
@@ -91,6 +95,7 @@ class Family:
                 stacklevel=2,
             )
         self.structures = Structures(self.model, graph, self.generated, example_inputs)
+        depths_of(self.structures.runs, {n: many for n, (_, many) in self.config.depths.items()})
         with preserve_global_state():
             torch.default_generator.manual_seed(self.config.seed)
             self.ghn = build(self.config, self.structures.full)
@@ -176,7 +181,7 @@ class Family:
             if field:
                 size = self.config.reach * deviation
                 value = value + with_gains(size * field[name], structure.maps.get(name, {}), summed)
-            found[name] = value
+            found[name] = value.to(self._tensors[old].dtype)
         return found
 
     def _field(self, structure: Structure) -> dict[str, Tensor]:
@@ -220,13 +225,12 @@ class Family:
         if self.calibration is not None:
             tensors["calibration"] = self.calibration
         header = {
-            "format": FORMAT,
             "config": self.config.to_dict(),
             "generated": self.generated,
             "sizes": self.structures.full,
             "notes": dict(notes or {}),
         }
-        write_tensors(path, tensors, KIND, header)
+        write_family(path, tensors, header)
 
     @classmethod
     def load(
@@ -245,12 +249,9 @@ class Family:
         Raises:
             CheckpointError: If the file is damaged, foreign, or belongs to another network.
         """
-        tensors, header = read_tensors(path, KIND)
-        if header.get("format") != FORMAT:
-            raise CheckpointError(f"{path} has format {header.get('format')}, not {FORMAT}")
+        tensors, config, header = read_family(path)
         model = copy.deepcopy(unwrap(model))
         _set_all(path, named_tensors(model), _under("model/", tensors))
-        config = FamilyConfig.from_dict(header["config"])
         names = set(header["generated"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # it was given when it was made
@@ -259,8 +260,8 @@ class Family:
             raise CheckpointError(f"{path} belongs to another network; its sizes differ")
         _set_all(path, family.ghn.state_dict(), _under("ghn/", tensors))
         _set_all(path, family.base, _under("base/", tensors))
-        calibration = tensors.get("calibration")
-        family.calibration = calibration if calibration is None else calibration.to(family.device)
+        if "calibration" in tensors:
+            family.calibration = tensors["calibration"].to(family.device)
         return family, header["notes"]
 
     def trained(self) -> list[nn.Parameter]:
@@ -271,6 +272,17 @@ class Family:
     def num_parameters(self) -> int:
         """Return how many numbers stand for the generated weights: the field's and the base's."""
         return sum(p.numel() for p in {*self.trained(), *self.base.values()})
+
+
+def _refuse_half(tensors: Mapping[str, Tensor], generated: list[str]) -> None:
+    """Raise an error for weights that would not notice small steps of training."""
+    half = {n: tensors[n].dtype for n in generated if tensors[n].dtype not in FULL_PRECISION}
+    if half:
+        name, kind = next(iter(half.items()))
+        raise UnsupportedModelError(
+            f"a family needs weights in float32 or float64, got {name} in {kind}; convert the "
+            "network and its inputs: Family(model.float()). What is sampled can be converted back"
+        )
 
 
 def _facts(tensor: Tensor) -> tuple[float, float]:
@@ -291,8 +303,5 @@ def _set_all(path: str | Path, targets: Mapping[str, Tensor], values: dict[str, 
     if shapes != found:
         differ = sorted({*shapes.items()} ^ {*found.items()})[:3]
         raise CheckpointError(f"{path} belongs to another network; they differ in {differ}")
-    broken = [n for n, t in values.items() if t.is_floating_point() and not t.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path} holds numbers that are not finite, in {broken[:3]}")
     for name, target in targets.items():
         target.copy_(values[name])

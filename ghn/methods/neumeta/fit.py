@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ghn.errors import InputError
+from ghn.methods.neumeta.batches import Batches
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.descend import descend, write_values
 from ghn.methods.neumeta.structures import Structure
@@ -82,38 +82,45 @@ def fit(
 
     Args:
         family: What is trained, by its own settings.
-        batches: Pairs (inputs, labels); gone through as often as there are steps.
+        batches: Pairs (inputs, labels) of tensors; gone through again until there were enough. An
+            iterator, which can be gone through once, must be long enough.
         loss: The task's, of outputs and labels.
         divergence: How far outputs are from those of the full network; by default, of classes.
         progress: Called with steps done, steps in all, and a text.
 
     Raises:
-        InputError: If there is no batch, or one is no pair.
-        PredictionError: If the loss is not finite; the family is as it was.
+        InputError: If there is no batch or not enough of them, one is no pair of tensors, the full
+            network does not take the inputs, or data are not finite.
+        PredictionError: If the loss is not finite.
+
+    On any error the family is as it was.
     """
     before = [p.detach().clone() for p in family.trained()]
     with preserve_global_state():
         torch.default_generator.manual_seed(family.config.seed)
+        stream = Batches(batches, family.device, family.config.calibration)
+        stream.try_on(family.model)
         family.ghn.train()
         try:
-            losses = _train(family, batches, (loss, divergence), progress)
+            with stream.explaining():
+                losses = _train(family, stream, (loss, divergence), progress)
         except BaseException:
             write_values(family.trained(), before)
             raise
         finally:
             family.ghn.eval()
+    family.calibration = stream.kept
     full = family.structures.at(family.structures.full)
     with torch.no_grad():
         return Fitted(losses, reconstruction(family, full, weighted=False).item())
 
 
 def _train(
-    family: Family, batches: Iterable[Any], losses_of: tuple[Loss, Divergence], progress: Progress
+    family: Family, stream: Batches, losses_of: tuple[Loss, Divergence], progress: Progress
 ) -> list[float]:
     """Warm up, then train; each with an optimiser of its own, since their gradients differ."""
     config, structures = family.config, family.structures
-    sizes, stream = random_sizes(family), endless(batches)
-    family.calibration = _some_inputs(family, batches)
+    sizes = random_sizes(family)
     total = config.warm + config.steps
 
     def tell(done: int, value: float) -> None:
@@ -137,13 +144,16 @@ def _train(
 
 
 def _loss(
-    family: Family, structure: Structure, batch: Any, loss: Loss, divergence: Divergence
+    family: Family,
+    structure: Structure,
+    batch: tuple[Tensor, Tensor],
+    loss: Loss,
+    divergence: Divergence,
 ) -> Tensor:
     config = family.config
-    inputs, labels = checked(batch, family.device)
     emitted = family.emit(structure)
-    outputs = family.run(structure, inputs, emitted)
-    total = task_loss(config, family.model, outputs, (inputs, labels), loss, divergence)
+    outputs = family.run(structure, batch[0], emitted)
+    total = task_loss(config, family.model, outputs, batch, loss, divergence)
     if config.reconstruction:
         full = family.structures.at(family.structures.full)
         total = total + config.reconstruction * reconstruction(family, full)
@@ -152,22 +162,11 @@ def _loss(
     return total
 
 
-def checked(batch: Any, device: torch.device) -> tuple[Any, Any]:
-    """Return inputs and labels of a batch on a device.
-
-    Raises:
-        InputError: If it is no pair.
-    """
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        raise InputError(f"a batch must be (inputs, labels), got {type(batch).__name__}")
-    return batch[0].to(device), batch[1].to(device)
-
-
 def task_loss(
     config: FamilyConfig,
     teacher: nn.Module,
     outputs: Any,
-    batch: tuple[Any, Any],
+    batch: tuple[Tensor, Tensor],
     loss: Loss,
     divergence: Divergence,
 ) -> Tensor:
@@ -216,26 +215,3 @@ def random_sizes(family: Family) -> Iterator[dict[str, int]]:
             for name, (few, many) in config.depths.items()
         }
         yield family.sizes(share, depths)
-
-
-def endless(batches: Iterable[Any]) -> Iterator[Any]:
-    while True:
-        empty = True
-        for batch in batches:
-            empty = False
-            yield batch
-        if empty:
-            raise InputError("a family needs at least one batch (inputs, labels), got none")
-
-
-def _some_inputs(family: Family, batches: Iterable[Any]) -> Tensor | None:
-    """Return inputs to measure statistics with, from the first batches."""
-    wanted = family.config.calibration
-    found: list[Tensor] = []
-    for batch in batches if wanted else ():
-        if not isinstance(batch[0], Tensor):
-            return None
-        found.append(batch[0].to(family.device))
-        if sum(map(len, found)) >= wanted:
-            break
-    return torch.cat(found)[:wanted] if found else None

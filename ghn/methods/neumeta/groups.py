@@ -17,7 +17,7 @@ from torch import nn
 
 from ghn.engine.select import Generate, keep_reasons
 from ghn.engine.support import Support
-from ghn.errors import ConfigError, UnsupportedModelError
+from ghn.errors import ConfigError, ShapeError, UnsupportedModelError
 from ghn.graphs import ParamGraph
 from ghn.graphs.blocks import find_blocks
 from ghn.graphs.resize import Resizer
@@ -71,6 +71,9 @@ class Group:
 def find_groups(resizer: Resizer, generated: Collection[str]) -> dict[str, Group]:
     """Return the groups of a model all of whose parameters are generated, by name.
 
+    Groups whose number the model's own code does not let change are left out: those of the heads of
+    `nn.MultiheadAttention`, which are as wide together as its input.
+
     Args:
         resizer: Of the full model.
         generated: Names of the parameters that are generated.
@@ -78,6 +81,18 @@ def find_groups(resizer: Resizer, generated: Collection[str]) -> dict[str, Group
     Raises:
         UnsupportedModelError: If there is none.
     """
+    groups = _resizable(resizer, _candidates(resizer, generated))
+    if not groups:
+        known = ", ".join(s.name for s in resizer.ties.sets) or "none"
+        raise UnsupportedModelError(
+            "a family needs channels whose weights are all generated, and whose number the model's "
+            f"code lets change; there are none among {len(generated)} generated parameters. Choose "
+            f"more with generate=. Sets of channels of the model: {known}"
+        )
+    return groups
+
+
+def _candidates(resizer: Resizer, generated: Collection[str]) -> dict[str, Group]:
     parameters = dict(resizer.model.named_parameters())
     free = [
         s
@@ -96,14 +111,33 @@ def find_groups(resizer: Resizer, generated: Collection[str]) -> dict[str, Group
         unit = min(axis.index.shape[1] for axis in channels.axes)
         name = _unique(channels.axes[0].name.rpartition(".")[0], groups)
         groups[name] = Group(name, unit * channels.size, unit, tuple(sorted(together)))
-    if not groups:
-        known = ", ".join(s.name for s in resizer.ties.sets) or "none"
-        raise UnsupportedModelError(
-            "a family needs channels whose weights are all generated, and there are none among "
-            f"{len(generated)} generated parameters; choose more with generate=. Sets of channels "
-            f"of the model: {known}"
-        )
     return groups
+
+
+def _resizable(resizer: Resizer, groups: dict[str, Group]) -> dict[str, Group]:
+    """Return the groups that can be made smaller.
+
+    All are made smaller at once, each to another share, since equal shares may hide that one group
+    cannot change without another; only if that fails are they tried one by one.
+    """
+    widths = {
+        name: min(group.nearest(group.full * place / (len(groups) + 1)), group.full - group.unit)
+        for place, (name, group) in enumerate(groups.items(), 1)
+    }
+    changes = {name: group.set_widths(widths[name]) for name, group in groups.items()}
+    if _can_have(resizer, {s: n for change in changes.values() for s, n in change.items()}):
+        return groups
+    if len(groups) == 1:
+        return {}
+    return {name: g for name, g in groups.items() if _can_have(resizer, changes[name])}
+
+
+def _can_have(resizer: Resizer, widths: Mapping[str, int]) -> bool:
+    try:
+        resizer.resize(widths)
+    except (UnsupportedModelError, ShapeError):
+        return False
+    return True
 
 
 def chosen_parameters(
@@ -131,18 +165,16 @@ def chosen_parameters(
 
 
 def last_block(model: nn.Module, graph: ParamGraph, example_inputs: Any = None) -> list[str]:
-    """Return the parameters of the last block in which there are channels to resize.
+    """Return the parameters of the last block in which there is a group of channels.
 
     Raises:
         UnsupportedModelError: If there is no such block.
     """
     resizer = Resizer(model, example_inputs)
-    parameters = dict(resizer.model.named_parameters())
     for block in sorted(find_blocks(graph), key=lambda b: (-b.last, b.last - b.first)):
         inside = [name for name in graph.specs if name.startswith(f"{block.scope}.")]
-        for channels in resizer.ties.sets:
-            if all(a.name in inside for a in channels.axes if a.name in parameters):
-                return inside
+        if _candidates(resizer, inside):
+            return inside
     raise UnsupportedModelError(
         f"{type(model).__name__} has no block with channels of its own that could be resized; "
         "say with generate= which parameters to generate"

@@ -93,7 +93,7 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
         source: Source | None = None
         for number, arm in enumerate(config.arms, 1):
             settings = _settings(config, benchmark, seed)
-            key = _key(arm, seed, settings)
+            key = _key(arm, seed, benchmark, settings)
             missing = [w for w in config.widths if (*key, w) not in done]
             if not missing:
                 continue
@@ -108,7 +108,7 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
                 done[(*key, row.width)] = row
                 append_line(folder / "rows.jsonl", json.dumps([key[2], dataclasses.asdict(row)]))
     keys = [
-        (*_key(arm, seed, _settings(config, benchmark, seed)), width)
+        (*_key(arm, seed, benchmark, _settings(config, benchmark, seed)), width)
         for arm in config.arms
         for seed in config.seeds
         for width in config.widths
@@ -126,7 +126,7 @@ def data_of(config: RunConfig) -> dict[str, str]:
 def _score(arm: str, setting: Setting, widths: list[float]) -> list[Row]:
     """Return the rows of an arm; all at once, since most arms are trained for all widths."""
     begun = time.perf_counter()
-    network, stored = ARMS[arm].make(setting)
+    network, stored = ARMS[arm](setting)
     task = setting.source.task
     rows = []
     for width in widths:
@@ -170,9 +170,15 @@ def _settings(config: RunConfig, benchmark: Benchmark, seed: int) -> dict[str, A
     return laid_over([FamilyConfig().to_dict(), benchmark.settings, config.settings, last])
 
 
-def _key(arm: str, seed: int, settings: dict[str, Any]) -> tuple[str, int, str]:
-    """Return what a result depends on, apart from its width; untrained arms on no setting."""
-    return arm, seed, json.dumps(settings, sort_keys=True) if ARMS[arm].trained else ""
+def _key(
+    arm: str, seed: int, benchmark: Benchmark, settings: dict[str, Any]
+) -> tuple[str, int, str]:
+    """Return what a result depends on, apart from its width and what has a folder of its own.
+
+    Arms without training depend on settings too: on the inputs that statistics are measured with. A
+    device changes no more than rounding, and is not part of it.
+    """
+    return arm, seed, json.dumps({"source_steps": benchmark.steps, **settings}, sort_keys=True)
 
 
 def _read(path: Path) -> dict[tuple[str, int, str, float], Row]:

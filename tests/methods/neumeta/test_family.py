@@ -9,8 +9,17 @@ import torch
 from neumeta_helpers import GENERATE, batches, inputs, settings, tail
 from ties_helpers import relative_change
 
-from ghn.errors import CheckpointError, ConfigError, InputError, PredictionError, UnknownNameError
+from ghn.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    PredictionError,
+    UnknownNameError,
+    UnsupportedModelError,
+)
+from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta import ExperimentalWarning, Family, FamilyConfig, SizeWarning
+from ghn.methods.neumeta.config import _is_range
 from ghn.methods.neumeta.fit import random_sizes, reconstruction
 from ghn.methods.neumeta.networks import ResNet
 
@@ -164,22 +173,152 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         Family.load(path, ResNet((12,), (0,), 1, 4).tail, example_inputs=inputs(1))
 
 
-def test_a_loss_that_is_not_finite_leaves_the_family_as_it_was():
-    made = family()
-    before = [p.detach().clone() for p in made.trained()]
-    broken = [*batches(2), (inputs() * float("nan"), torch.zeros(8, dtype=torch.long))]
+def nan_loss(outputs, labels):
+    return outputs.sum() * float("nan")
 
-    with pytest.raises(PredictionError, match="diverged at step 2"):
-        made.fit(broken)
 
-    assert all(torch.equal(p, q) for p, q in zip(made.trained(), before, strict=True))
+REFUSED = {
+    "data that are not finite": ([(inputs() * float("nan"), torch.arange(8) % 4)], {}),
+    "later data that are not finite": (
+        [*batches(2), (inputs() * float("inf"), torch.arange(8) % 4)],
+        {},
+    ),
+    "a loss that is not finite": (batches(), {"loss": nan_loss}),
+    "no batch": ([], {}),
+    "inputs of another shape": ([(torch.randn(8, 3, 4, 4), torch.arange(8) % 4)], {}),
+    "too short an iterator": (iter(batches(2)), {}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_training_leaves_the_family_and_its_file_as_they_were(case, tmp_path):
+    made = family(calibration=16)
+    made.fit(batches())
+    before = weights_of(made.sample(0.6))
+    wrong, further = REFUSED[case]
+
+    with pytest.raises((InputError, PredictionError)):
+        made.fit(copy.copy(wrong), **further)
+    made.save(tmp_path / "family.safetensors")
+    read, _ = Family.load(tmp_path / "family.safetensors", tail(), example_inputs=inputs(1))
+
     assert not made.ghn.training
+    for one in (made, read):
+        sampled = one.sample(0.6)
+        assert all(torch.equal(t, before[n]) for n, t in sampled.state_dict().items())
+        assert sampled(inputs()).isfinite().all()
 
 
-@pytest.mark.parametrize("wrong", [[], [inputs()], [(inputs(),)]])
-def test_batches_that_are_no_pairs_are_refused(wrong):
+def test_data_that_are_not_finite_are_named_and_a_loss_that_is_not_is_told_apart():
+    labels = torch.arange(8) % 4
+    broken = inputs()
+    broken[3, 0, 0, 0] = float("nan")
+
+    with pytest.raises(InputError, match="batches hold numbers that are not finite"):
+        family().fit([(broken, labels)])
+    with pytest.raises(InputError, match="since a batch holds numbers that are not finite"):
+        family().fit([*batches(2), (broken, labels)])
+    with pytest.raises(PredictionError, match=r"diverged at step 0.*learning rate"):
+        family().fit(batches(), loss=nan_loss)
+
+
+def test_an_iterator_trains_as_the_list_that_it_goes_through():
+    one, other = family(calibration=16), family(calibration=16)
+
+    one.fit(batches(4))
+    other.fit(iter(batches(4)))
+
+    assert torch.equal(one.calibration, torch.cat([inputs(8, 0), inputs(8, 1)]))
+    assert torch.equal(one.calibration, other.calibration)
+    assert all(map(torch.equal, one.trained(), other.trained()))
+    with pytest.raises(InputError, match="cannot be gone through again"):
+        family().fit(iter(batches(2)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], [inputs()], [(inputs(),)], [({"x": inputs()}, torch.arange(8))], [(inputs(), 3)]]
+)
+def test_batches_that_are_no_pairs_of_tensors_are_refused(wrong):
     with pytest.raises(InputError, match="batch"):
         family().fit(wrong)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_is_refused_before_anything_is_trained(kind):
+    with pytest.raises(UnsupportedModelError, match=r"float32 or float64.*model\.float"):
+        Family(tail().to(kind), settings(), example_inputs=inputs(1).to(kind))
+
+
+@pytest.mark.parametrize("base", ["none", "trained"])
+def test_double_precision_stays(base):
+    model, pairs = tail().double(), [(x.double(), y) for x, y in batches()]
+    made = Family(model, settings(base=base), example_inputs=inputs(1).double())
+
+    made.fit(pairs)
+
+    assert made.sample(0.5)(pairs[0][0]).dtype == torch.float64
+
+
+@pytest.mark.parametrize("pair", [[2, 1], [1], [1, 2, 3], [0, 2], [True, 2]])
+def test_depths_that_are_no_range_are_refused_by_the_settings(pair):
+    with pytest.raises(ConfigError, match="fewest"):
+        settings(depths={"blocks": pair})
+
+
+@pytest.mark.parametrize("pair", [["a", 2], [1.0, 2], 3, None, "12"])
+def test_depths_of_wrong_types_are_no_range(pair):  # the settings' annotations are checked in tests
+    assert not _is_range(pair)
+
+
+def test_depths_of_no_run_and_of_too_many_blocks_are_refused_by_the_family():
+    with pytest.raises(UnknownNameError, match="blocks"):
+        family(depths={"stages": [1, 2]})
+    with pytest.raises(ConfigError, match="depth"):
+        family(depths={"blocks": [1, 99]})
+
+
+def rewritten(path, *, drop=(), **tensors):
+    """Write a file again without some keys of its header, or with other tensors."""
+    found, header = read_tensors(path, "family")
+    kept = {key: value for key, value in header.items() if key not in drop}
+    write_tensors(path, {**found, **tensors}, "family", kept)
+
+
+def test_any_flipped_bit_of_a_file_is_found(tmp_path):
+    path = tmp_path / "family.safetensors"
+    family(calibration=8).save(path)
+    whole = path.read_bytes()
+    places = torch.randint(len(whole), (40,), generator=torch.Generator().manual_seed(0)).tolist()
+
+    for number, place in enumerate(places):
+        flipped = whole[place] ^ (1 << number % 8)
+        path.write_bytes(whole[:place] + bytes([flipped]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"family\.safetensors"):
+            Family.load(path, tail(), example_inputs=inputs(1))
+
+
+@pytest.mark.parametrize("key", ["format", "config", "generated", "sizes", "notes", "digest"])
+def test_a_file_without_a_part_of_its_header_is_refused(key, tmp_path):
+    path = tmp_path / "family.safetensors"
+    family().save(path)
+    rewritten(path, drop=[key])
+
+    with pytest.raises(CheckpointError, match="format" if key == "format" else f"lacks {key}"):
+        Family.load(path, tail(), example_inputs=inputs(1))
+
+
+def test_a_file_with_other_tensors_or_with_nan_is_refused(tmp_path):
+    path, made = tmp_path / "family.safetensors", family(calibration=8)
+    made.fit(batches())
+    made.save(path)
+    rewritten(path, calibration=inputs(8, 7))
+    with pytest.raises(CheckpointError, match="something else than was written"):
+        Family.load(path, tail(), example_inputs=inputs(1))
+
+    made.calibration = inputs() * float("nan")
+    made.save(path)
+    with pytest.raises(CheckpointError, match=r"not finite, in \['calibration'\]"):
+        Family.load(path, tail(), example_inputs=inputs(1))
 
 
 def test_widths_outside_of_the_trained_range_are_warned_of_and_others_not():

@@ -88,3 +88,47 @@ def test_a_model_without_resizable_channels_is_refused():
 def test_a_pattern_that_fits_nothing_is_refused():
     with pytest.raises(ConfigError, match="fits no parameter"):
         Family(tail(), settings(), generate=GENERATE.replace("s", "z"), example_inputs=inputs())
+
+
+@pytest.mark.parametrize("heads", [3, 4])
+@pytest.mark.parametrize("generate", [None, "*"])
+def test_heads_that_torch_cannot_take_away_are_no_group_and_the_rest_of_the_layer_is(
+    heads, generate
+):
+    layer = nn.TransformerEncoderLayer(12, heads, 20, batch_first=True, dropout=0)
+    model = nn.Sequential(nn.Linear(6, 12), layer, nn.Linear(12, 4)).eval()
+    x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    config = settings(base="frozen", reach=0.0)
+
+    made = Family(model, config, generate=generate, example_inputs=x[:1])
+
+    assert {name: group.full for name, group in made.groups.items()} == {"1.linear1": 20}
+    torch.testing.assert_close(made.sample(1.0)(x), model(x))
+    assert made.sample(0.5)[1].linear1.out_features == 10
+    assert made.sample(0.5)(x).shape == (2, 5, 4)
+
+
+def test_a_block_of_torchvisions_transformer_is_a_family():
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(32, 16, 1, 3, 48, 64, num_classes=5).eval()
+    nn.init.normal_(model.heads[0].weight, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    made = Family(model, settings(base="frozen", reach=0.0), example_inputs=x[:1])
+
+    torch.testing.assert_close(made.sample(1.0)(x), model(x))
+    assert made.sample(0.5)(x).shape == (2, 5)
+
+
+def test_a_network_whose_only_channels_are_such_heads_is_refused_in_words():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    with pytest.raises(UnsupportedModelError, match="code lets change"):
+        Family(Attention().eval(), settings(), generate="*", example_inputs=torch.empty(1, 5, 12))

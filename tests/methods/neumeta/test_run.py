@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from ghn.errors import ConfigError, UnknownNameError
+from ghn.errors import CheckpointError, ConfigError, UnknownNameError
 from ghn.methods.neumeta import run as module
 from ghn.methods.neumeta.benchmarks import BENCHMARKS
 from ghn.methods.neumeta.run import RunConfig, run
@@ -86,6 +86,41 @@ def test_a_device_that_is_not_there_is_told_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError, match="device"):
         run(config(tmp_path, device="cuda:99"))
     assert not any(tmp_path.iterdir())
+
+
+def test_rows_of_another_full_network_are_not_taken_for_ones_own(tmp_path):
+    run(config(tmp_path, arms=("zeroed",), source_steps=2))
+
+    with pytest.raises(CheckpointError, match=r"another benchmark.*--out"):
+        run(config(tmp_path, arms=("zeroed",), source_steps=3))
+
+
+@pytest.mark.parametrize("changed", [{"steps": 2}, {"settings": {**TINY, "calibration": 8}}])
+def test_rows_of_other_settings_are_measured_anew(tmp_path, changed, monkeypatch):
+    arms = ("field", "pruned")
+    run(config(tmp_path, arms=arms))
+    scored = []
+    score = module._score
+    monkeypatch.setattr(
+        module, "_score", lambda arm, setting, w: scored.append(arm) or score(arm, setting, w)
+    )
+
+    run(config(tmp_path, arms=arms, **changed))
+    again = list(scored)
+    run(config(tmp_path, arms=arms, **changed))
+
+    assert again == scored == ["field", "pruned"]
+
+
+def test_a_family_of_another_full_network_is_made_anew(tmp_path):
+    run(config(tmp_path, arms=("field",), source_steps=2))
+    family = tmp_path / "digits-test" / "field-0.safetensors"
+    before = family.read_bytes()
+    (tmp_path / "digits-test" / "source-0.safetensors").unlink()
+
+    run(config(tmp_path, arms=("field",), source_steps=3))
+
+    assert family.read_bytes() != before
 
 
 @pytest.mark.gpu
