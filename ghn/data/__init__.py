@@ -3,7 +3,7 @@
 from ghn.data.find import find_data, folder_hash
 from ghn.data.images import ImageData, augment, load_images, normalize
 from ghn.data.scenes import SceneData, load_scenes
-from ghn.data.text import TextData, load_text
+from ghn.data.text import TextData, load_text, token_entropies
 
 __all__ = [
     "ImageData",
@@ -16,4 +16,5 @@ __all__ = [
     "load_scenes",
     "load_text",
     "normalize",
+    "token_entropies",
 ]

@@ -11,6 +11,7 @@ import functools
 import gzip
 import hashlib
 import lzma
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
 from ghn.errors import ConfigError, DataError
 from ghn.io import atomic_path, cache_folder
 
-__all__ = ["BYTES", "TextData", "load_text"]
+__all__ = ["BYTES", "TextData", "load_text", "token_entropies"]
 
 BYTES = 256
 TEXTS = ("books", "wikitext2", "tinyshakespeare")
@@ -100,6 +101,28 @@ def load_text(name: str, split: str = "train", vocabulary: int = BYTES) -> TextD
     if vocabulary < BYTES:
         raise ConfigError(f"vocabulary must be at least {BYTES}, the bytes, got {vocabulary}")
     return _load(name, "train" if split == "fit" else split, vocabulary)
+
+
+def token_entropies(counted: TextData, text: TextData) -> tuple[float, float]:
+    """Return what a text costs if nothing is known but how often tokens, or pairs of them, occur.
+
+    Args:
+        counted: Where they are counted.
+        text: What is coded by these frequencies; of the same vocabulary.
+
+    Returns:
+        Bits per byte by single tokens, and by each token after the one before. Each token counts
+        once more than it occurs, each pair 0.01 times.
+    """
+    size = counted.vocabulary
+    known, coded = counted.tokens.long(), text.tokens.long()
+    singles = known.bincount(minlength=size).double() + 1.0
+    pairs = (known[:-1] * size + known[1:]).bincount(minlength=size * size).double() + 0.01
+    pairs = pairs.reshape(size, size)
+    single = -(singles / singles.sum()).log()[coded].sum()
+    paired = -(pairs / pairs.sum(1, keepdim=True)).log()[coded[:-1], coded[1:]].sum()
+    bits = math.log(2) * text.bytes
+    return single.item() / bits, paired.item() / bits
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
+from ghn.data import TextData, load_text, token_entropies
 from ghn.engine.support import Support
 from ghn.errors import CheckpointError
 from ghn.io import write_text
 from ghn.training.config import TrainConfig
-from ghn.training.evaluate import INPUTS, Evaluation, evaluate
+from ghn.training.evaluate import INPUTS, Evaluation, evaluate, held_out_split
 from ghn.training.loop import Trainer
-from ghn.training.tasks import format_score
+from ghn.training.tasks import TextTask, format_score
 
 __all__ = ["export"]
 
@@ -105,6 +106,7 @@ def _card(
             f"- **Command**: `{command}`",
             "",
             *(_scores(found, inputs) if found else ["It was not evaluated.", ""]),
+            *(_entropies(task.data, config) if isinstance(task, TextTask) else ()),
             f"**Limits**: other {_SHAPES[config.modality]} than those trained keep their own "
             "initialization. The score before training says little about how well a network "
             "trains.",
@@ -126,6 +128,17 @@ def _scores(found: dict[str, Evaluation], inputs: int) -> list[str]:
         *(_row(split, result) for split, result in found.items()),
         "",
         f"In-distribution networks by normalisation: {norms}.",
+        "",
+    ]
+
+
+def _entropies(train: TextData, config: TrainConfig) -> list[str]:
+    """Return the line that says what scores of language models are to be compared with."""
+    held = load_text(config.data, held_out_split(config), config.vocabulary)
+    single, paired = token_entropies(train, held)
+    return [
+        f"For comparison: the same text costs {single:.2f} bits per byte by the frequencies of "
+        f"tokens in the training text, {paired:.2f} by those of pairs.",
         "",
     ]
 

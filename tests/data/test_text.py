@@ -4,7 +4,7 @@ import lzma
 import pytest
 import torch
 
-from ghn.data import load_text
+from ghn.data import load_text, token_entropies
 from ghn.data.text import _load
 from ghn.errors import ConfigError, DataError
 
@@ -85,3 +85,15 @@ def test_what_cannot_be_read_is_refused_in_words(tmp_path):
     (tmp_path / "broken.txt.xz").write_bytes(b"not compressed")
     with pytest.raises(DataError, match="cannot read"):
         load_text(str(tmp_path / "broken.txt.xz"))
+
+
+def test_entropies_are_those_of_counts_in_another_text(tmp_path):
+    (tmp_path / "train.txt").write_bytes(b"ab" * 5000)
+    (tmp_path / "test.txt").write_bytes(b"ab" * 500)
+    train, test = load_text(str(tmp_path)), load_text(str(tmp_path), "test")
+
+    single, paired = token_entropies(train, test)
+
+    # A byte is a or b with equal chances; after one of them the other is certain.
+    assert single == pytest.approx(1.0, abs=0.05)
+    assert 0 < paired < 0.01

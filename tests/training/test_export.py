@@ -66,3 +66,16 @@ def test_images_that_were_trained_on_are_never_evaluated_on(run, split, held_out
 
     assert found.data == f"digits/{held_out}"
     assert held_out_split(config) == held_out
+
+
+def test_the_card_of_a_language_model_says_what_frequencies_alone_would_cost(run, tmp_path):
+    for part in ("train", "valid"):
+        (tmp_path / f"{part}.txt").write_bytes(b"ab" * 600)
+    config = run.replace(data=str(tmp_path), families=("gpts",), pool=1, steps=1, context=16)
+    train(config)
+
+    export(config.out, tmp_path / "mine", command="ghn train", networks=0)
+
+    card = (tmp_path / "mine" / "README.md").read_text()
+    # Each of two bytes occurs 600 times, every other one counts once: log2(1456 / 601).
+    assert "costs 1.28 bits per byte by the frequencies of tokens" in card
