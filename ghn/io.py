@@ -97,6 +97,9 @@ def write_tensors(
 ) -> None:
     """Write tensors in safetensors, and everything else in its header, all of it or nothing.
 
+    A digest of all of it goes with it: the format finds files that are cut off, only a digest tells
+    that a bit has flipped.
+
     Args:
         path: The file.
         tensors: By name.
@@ -106,7 +109,9 @@ def write_tensors(
     from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    data = save(plain, metadata={f"ghn-{kind}": json.dumps(header)})
+    text = json.dumps(header)
+    digest = _file_digest(plain, text)
+    data = save(plain, metadata={f"ghn-{kind}": text, "ghn-digest": digest})
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -115,26 +120,36 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     """Read what `write_tensors` wrote.
 
     Raises:
-        CheckpointError: If the file is missing, cut off, or of another kind.
+        CheckpointError: If the file is missing, cut off, of another kind, or not what was written.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            header = json.loads((file.metadata() or {})[f"ghn-{kind}"])
+            found = file.metadata() or {}
+        text = found[f"ghn-{kind}"]
+        header = json.loads(text)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"cannot read a {kind} from {path}: {error!r}; it may be missing, cut off or foreign"
         ) from error
+    if found.get("ghn-digest") != _file_digest(tensors, text) or not isinstance(header, dict):
+        raise CheckpointError(
+            f"{path} is damaged: it is not what was written, as its digest says; copy it again from "
+            f"where it is whole, or make the {kind} again"
+        )
     return tensors, header
+
+
+def _file_digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    return hashlib.sha256(f"{tensor_digest(tensors)} {text}".encode()).hexdigest()
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256, in hexadecimal digits, of tensors: of names, types, shapes and bytes.
 
-    Order and devices are of no account. A file's format finds files that are cut off; that a bit
-    of a tensor has flipped, only a digest tells.
+    Order and devices are of no account.
 
     Args:
         tensors: By name.

@@ -3,8 +3,11 @@ import struct
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from ghn.io import tensor_digest
+from ghn.errors import CheckpointError
+from ghn.io import read_tensors, tensor_digest, write_tensors
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3)}
 
@@ -39,3 +42,33 @@ def test_half_precision_and_empty_tensors_have_digests():
     assert (
         len(tensor_digest({"x": torch.zeros(2, dtype=torch.bfloat16), "y": torch.empty(0)})) == 64
     )
+
+
+def test_what_was_written_is_read(tmp_path):
+    write_tensors(tmp_path / "file", TENSORS, "thing", {"number": 1})
+
+    tensors, header = read_tensors(tmp_path / "file", "thing")
+
+    assert tensor_digest(tensors) == tensor_digest(TENSORS)
+    assert header == {"number": 1}
+    with pytest.raises(CheckpointError, match="cannot read a learner"):
+        read_tensors(tmp_path / "file", "learner")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata"),
+    [
+        ({"a": torch.tensor(4)}, {}),
+        ({}, {"ghn-thing": '{"number": 2}'}),
+        ({}, {"ghn-digest": "none"}),
+    ],
+)
+def test_a_file_that_is_not_what_was_written_is_refused(tmp_path, tensors, metadata):
+    path = tmp_path / "file"
+    write_tensors(path, TENSORS, "thing", {"number": 1})
+    with safe_open(path, framework="pt") as file:
+        found = file.metadata()
+    save_file(TENSORS | tensors, path, metadata=found | metadata)
+
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_tensors(path, "thing")

@@ -1,9 +1,7 @@
-"""The file of a family: tensors, a header of JSON types, and a digest of both."""
+"""The file of a family: tensors, and a header of JSON types."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,21 @@ from typing import Any
 from torch import Tensor
 
 from ghn.errors import CheckpointError, ConfigError
-from ghn.io import read_tensors, tensor_digest, write_tensors
+from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.config import FamilyConfig
 
 __all__ = ["read_family", "write_family"]
 
 FORMAT = 2
 KIND = "family"
-HEADER = {"config": dict, "generated": list, "sizes": dict, "notes": dict, "digest": str}
+HEADER = {"config": dict, "generated": list, "sizes": dict, "notes": dict}
 
 
 def write_family(
     path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Write tensors, and a header with all of `HEADER` but the digest; all of it or nothing."""
-    header = {"format": FORMAT, **header}
-    write_tensors(path, tensors, KIND, {**header, "digest": _digest(tensors, header)})
+    """Write tensors, and a header with all of `HEADER`; all of it or nothing."""
+    write_tensors(path, tensors, KIND, {"format": FORMAT, **header})
 
 
 def read_family(path: str | Path) -> tuple[dict[str, Tensor], FamilyConfig, dict[str, Any]]:
@@ -37,7 +34,7 @@ def read_family(path: str | Path) -> tuple[dict[str, Tensor], FamilyConfig, dict
             or holds numbers that are not finite.
     """
     tensors, header = read_tensors(path, KIND)
-    found = header.get("format") if isinstance(header, dict) else header
+    found = header.get("format")
     if found != FORMAT:
         raise CheckpointError(
             f"{path} holds a family in format {found!r}, and this version reads format {FORMAT}; "
@@ -48,12 +45,6 @@ def read_family(path: str | Path) -> tuple[dict[str, Tensor], FamilyConfig, dict
         raise CheckpointError(
             f"{path} is damaged: its header lacks {', '.join(wrong)}; make the family again"
         )
-    digest = header.pop("digest")
-    if digest != _digest(tensors, header):
-        raise CheckpointError(
-            f"{path} is damaged: it holds something else than was written; copy it again from "
-            "where it is whole, or make the family again"
-        )
     broken = [name for name, t in tensors.items() if not t.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path} holds numbers that are not finite, in {broken[:3]}")
@@ -61,8 +52,3 @@ def read_family(path: str | Path) -> tuple[dict[str, Tensor], FamilyConfig, dict
         return tensors, FamilyConfig.from_dict(header["config"]), header
     except ConfigError as error:
         raise CheckpointError(f"{path} has settings of another version: {error}") from error
-
-
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """Return the digest of all that a file holds."""
-    return hashlib.sha256(f"{tensor_digest(tensors)} {json.dumps(header)}".encode()).hexdigest()

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from ghn.config import Config
 from ghn.errors import CheckpointError, ConfigError
-from ghn.io import read_tensors, tensor_digest, write_tensors
+from ghn.io import read_tensors, write_tensors
 from ghn.methods.sequence.config import LoopConfig
 from ghn.registry import unknown_name
 
@@ -157,7 +155,7 @@ class SequenceLearner(abc.ABC, Generic[R]):
             "facts": self._facts(),
             "notes": dict(notes or {}),
         }
-        write_tensors(path, tensors, "learner", {**header, "digest": _digest(tensors, header)})
+        write_tensors(path, tensors, "learner", header)
 
     @classmethod
     def _read(cls, path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -173,18 +171,7 @@ class SequenceLearner(abc.ABC, Generic[R]):
                 f"{cls.__name__} of format {FORMAT}; load it with the class and the version of ghn "
                 "that wrote it"
             )
-        if header.pop("digest", None) != _digest(tensors, header):
-            raise CheckpointError(
-                f"{path} is damaged: it is not what was written, as its digest says; copy it again "
-                "from where it came, or learn again"
-            )
         return tensors, header
-
-
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """Return a digest of all that a file holds beside it."""
-    text = f"{tensor_digest(tensors)} {json.dumps(header)}"
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -277,11 +277,11 @@ def test_depths_of_no_run_and_of_too_many_blocks_are_refused_by_the_family():
         family(depths={"blocks": [1, 99]})
 
 
-def rewritten(path, *, drop=(), **tensors):
-    """Write a file again without some keys of its header, or with other tensors."""
+def rewritten(path, *, drop):
+    """Write a file again without some keys of its header."""
     found, header = read_tensors(path, "family")
     kept = {key: value for key, value in header.items() if key not in drop}
-    write_tensors(path, {**found, **tensors}, "family", kept)
+    write_tensors(path, found, "family", kept)
 
 
 def test_any_flipped_bit_of_a_file_is_found(tmp_path):
@@ -297,7 +297,7 @@ def test_any_flipped_bit_of_a_file_is_found(tmp_path):
             Family.load(path, tail(), example_inputs=inputs(1))
 
 
-@pytest.mark.parametrize("key", ["format", "config", "generated", "sizes", "notes", "digest"])
+@pytest.mark.parametrize("key", ["format", "config", "generated", "sizes", "notes"])
 def test_a_file_without_a_part_of_its_header_is_refused(key, tmp_path):
     path = tmp_path / "family.safetensors"
     family().save(path)
@@ -307,13 +307,9 @@ def test_a_file_without_a_part_of_its_header_is_refused(key, tmp_path):
         Family.load(path, tail(), example_inputs=inputs(1))
 
 
-def test_a_file_with_other_tensors_or_with_nan_is_refused(tmp_path):
+def test_a_file_with_nan_is_refused(tmp_path):
     path, made = tmp_path / "family.safetensors", family(calibration=8)
     made.fit(batches())
-    made.save(path)
-    rewritten(path, calibration=inputs(8, 7))
-    with pytest.raises(CheckpointError, match="something else than was written"):
-        Family.load(path, tail(), example_inputs=inputs(1))
 
     made.calibration = inputs() * float("nan")
     made.save(path)
