@@ -136,8 +136,8 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
         ) from error
     if found.get("ghn-digest") != _file_digest(tensors, text) or not isinstance(header, dict):
         raise CheckpointError(
-            f"{path} is damaged: it is not what was written, as its digest says; copy it again from "
-            f"where it is whole, or make the {kind} again"
+            f"{path} is damaged: it is not what was written, as its digest says; copy it again "
+            f"from where it is whole, or make the {kind} again"
         )
     return tensors, header
 

@@ -25,8 +25,9 @@ from ghn.engine import predict_params
 from ghn.engine.guards import check_model
 from ghn.engine.outputs import drawn_inputs, floats_of, layer_stds, measure
 from ghn.errors import ConfigError, GHNError, UnknownNameError
-from ghn.graphs import ParamGraph, cached_trace
+from ghn.graphs import ParamGraph
 from ghn.graphs.inputs import ExampleInputs
+from ghn.graphs.trace import trace, trace_with_inputs
 from ghn.io import append_line
 from ghn.kernels import Layout
 from ghn.rng import make_generator
@@ -120,7 +121,7 @@ def check_sample(
         count: How many are checked, if there are as many.
         seed: Seeds the order in which models are drawn.
         limit: Largest number of elements; larger models are passed over, as are those that need a
-            package that is not installed or have no working defaults.
+            package that is not installed, have no working defaults or cannot be traced.
         jobs: Number of processes at a time.
         checkpoint: As for `predict_params`.
         calibrate: As for `predict_params`.
@@ -169,13 +170,14 @@ def _read_journal(journal: Path) -> Iterator[Soundness]:
 def _check_name(checkpoint: str | None, calibrate: bool, limit: int, name: str) -> Soundness:
     try:
         bare = check_model(resolve_model(name, device="meta"))
+        elements = sum(p.numel() for p in bare.parameters())
+        if elements > limit:
+            return Soundness(name, elements, passed_over="too large")
+        trace(bare)
     except UnknownNameError as error:
         return Soundness(name, error=f"{type(error).__name__}: {error}")
-    except GHNError as error:  # needs a package, has no working defaults, or is quantised
+    except GHNError as error:  # needs a package, has no working defaults, or cannot be traced
         return Soundness(name, passed_over=str(error))
-    elements = sum(p.numel() for p in bare.parameters())
-    if elements > limit:
-        return Soundness(name, elements, passed_over="too large")
     torch.manual_seed(0)
     try:
         return check_prediction(name, resolve_model(name), checkpoint, calibrate)
@@ -194,8 +196,9 @@ def check_prediction(
         checkpoint: As for `predict_params`.
         calibrate: As for `predict_params`.
     """
-    graph = cached_trace(model)
-    default = measure(model.eval(), seed=CHECKED_ON)
+    traced = trace_with_inputs(model)
+    graph, form = traced.graph, traced.inputs
+    default = measure(model.eval(), form, CHECKED_ON)
     report = predict_params(
         model,
         checkpoint=checkpoint,
@@ -207,7 +210,7 @@ def check_prediction(
     )
     predicted = layer_stds(model, default.inputs)
     with torch.no_grad():
-        outputs = [_output(model, drawn_inputs(default.inputs, seed, 1)) for seed in (0, 1)]
+        outputs = [_output(model, drawn_inputs(form, seed, 1)) for seed in (0, 1)]
     parameters = dict(model.named_parameters())
     ratios = _ratios(default.stds, predicted)
     return Soundness(

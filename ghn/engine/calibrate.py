@@ -23,12 +23,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ghn.engine.outputs import Outputs, floats_of, run_steadily
+from ghn.engine.outputs import Outputs, floats_of, own_parameters, run_steadily
 
 __all__ = ["calibrate"]
 
 FAR = 3  # as a power of two, rounded: from 2^2.5 on
-LARGEST = 40  # as a power of two: what is further off is no matter of size
+LARGEST = 100  # as a power of two: float32 holds little more
 
 
 def calibrate(
@@ -56,7 +56,7 @@ def calibrate(
     scaling = _Scaling(set(names))
     handles = []
     for name, module in model.named_modules():
-        inner = {k: first[id(p)] for k, p in module.named_parameters(recurse=False)}
+        inner = {k: first[id(p)] for k, p in own_parameters(module).items()}
         if inner and own.stds.get(name, [0.0])[0] > 0:
             scaling.layers[module] = (own.stds[name][0], inner)
             handles.append(module.register_forward_hook(scaling.hook, with_kwargs=True))
@@ -90,35 +90,36 @@ class _Scaling:
         if self._correcting or module not in self.layers:
             return output
         wanted, inner = self.layers.pop(module)
-        own = dict(module.named_parameters(recurse=False))
+        own = own_parameters(module)
         tensors = {name: own[key].detach() for key, name in inner.items() if name in self._free}
         power = _power(wanted, output)
-        if not (tensors and power):
+        if not (tensors and power):  # nothing to scale, or no need
             return output
+        predicted = {name: tensor.clone() for name, tensor in tensors.items()}
         self._correcting = True  # parts of the layer that run again are not judged again
         try:
-            _multiply(tensors, power)
+            for tensor in tensors.values():
+                tensor.mul_(2.0**power)
             corrected = module.forward(*args, **kwargs)
         finally:
             self._correcting = False
-        if _power(wanted, corrected):  # not in proportion to the parameters
-            _multiply(tensors, -power)
+        if _power(wanted, corrected) != 0:  # not in proportion to the parameters, or gone
+            for name, tensor in tensors.items():
+                tensor.copy_(predicted[name])
             return output
         self._free -= set(tensors)
         self.factors |= dict.fromkeys(tensors, 2.0**power)
         return corrected
 
 
-def _power(wanted: float, output: Any) -> int:
-    """Return the power of two by which an output is too small; 0 if it is near enough."""
+def _power(wanted: float, output: Any) -> int | None:
+    """Return the power of two by which an output is too small; 0 if it is near enough.
+
+    None if no power helps: all of it is one number, or it is not finite.
+    """
     numbers = floats_of(output)
     std = numbers.std().item() if numbers.numel() > 1 else 0.0
     if not 0 < std < math.inf:
-        return 0
+        return None
     power = round(math.log2(wanted / std))
     return power if FAR <= abs(power) <= LARGEST else 0
-
-
-def _multiply(tensors: Mapping[str, Tensor], power: int) -> None:
-    for tensor in tensors.values():
-        tensor.mul_(2.0**power)

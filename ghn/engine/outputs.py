@@ -11,14 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils import _pytree as pytree
 
 from ghn.engine.undo import Snapshot
 from ghn.errors import InputError
-from ghn.graphs.inputs import ExampleInputs, Failure, candidates, describe
+from ghn.graphs.inputs import ExampleInputs, describe
 from ghn.rng import make_generator
 
-__all__ = ["Outputs", "drawn_inputs", "floats_of", "layer_stds", "measure", "run_steadily"]
+__all__ = [
+    "Outputs",
+    "drawn_inputs",
+    "floats_of",
+    "layer_stds",
+    "measure",
+    "own_parameters",
+    "run_steadily",
+]
 
 BATCH = 4  # images; a batch norm needs more than one
 IDS = 100  # most vocabularies have as many
@@ -37,35 +46,30 @@ class Outputs:
     stds: Mapping[str, list[float]]
 
 
-def measure(model: nn.Module, example_inputs: Any = None, seed: int = 0) -> Outputs:
+def measure(model: nn.Module, form: ExampleInputs, seed: int = 0) -> Outputs:
     """Run a model on drawn inputs and note how large the outputs of its layers are.
 
     Args:
         model: With values; left as it was.
-        example_inputs: As for `ghn.trace`, inferred if None. Floating-point numbers are drawn, four
-            images for batch norms; integers keep their values if they have any.
+        form: Inputs that the model takes, such as those it was traced with. Floating-point numbers
+            are drawn anew, four images for batch norms; integers keep their values if they have
+            any.
         seed: Of the inputs.
 
     Raises:
-        InputError: If nothing can be inferred, or the forward pass fails on all that was tried.
+        InputError: If the forward pass fails.
     """
     images = BATCH if any(isinstance(m, _BatchNorm) for m in model.modules()) else None
-    options = candidates(model, example_inputs)
-    found = next(options)
-    while True:
-        error: Exception
-        for batch, ids in dict.fromkeys(((images, IDS), (None, IDS), (None, 2))):
-            inputs = drawn_inputs(found, seed, batch, ids)
-            try:
-                return Outputs(inputs, layer_stds(model, inputs))
-            except Exception as failure:  # whatever the model says of inputs that do not fit
-                error = failure
+    failure: Exception | None = None
+    for batch, ids in dict.fromkeys(((images, IDS), (None, IDS), (None, 2))):
+        inputs = drawn_inputs(form, seed, batch, ids)
         try:
-            found = options.send(Failure(error, 0, guessed=False))
-        except StopIteration:
-            raise InputError(
-                f"the forward pass fails on drawn inputs of the form {describe(found)}: {error}"
-            ) from error
+            return Outputs(inputs, layer_stds(model, inputs))
+        except Exception as error:  # whatever the model says of numbers that do not fit
+            failure = error
+    raise InputError(
+        f"the forward pass fails on drawn inputs of the form {describe(form)}: {failure}"
+    ) from failure
 
 
 def layer_stds(model: nn.Module, inputs: ExampleInputs) -> dict[str, list[float]]:
@@ -92,7 +96,7 @@ def layer_stds(model: nn.Module, inputs: ExampleInputs) -> dict[str, list[float]
     handles = [
         module.register_forward_hook(note(name))
         for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        if own_parameters(module)
     ]
     try:
         run_steadily(model, inputs)
@@ -100,6 +104,17 @@ def layer_stds(model: nn.Module, inputs: ExampleInputs) -> dict[str, list[float]
         for handle in handles:
             handle.remove()
     return found
+
+
+def own_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """Return a layer's parameters, with those that its parametrized weights are made of."""
+    if isinstance(module, ParametrizationList):
+        return {}
+    own: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
+    for name, made_of in getattr(module, "parametrizations", {}).items():
+        parts = made_of.named_parameters(recurse=False)
+        own |= {f"{name}.{key}": value for key, value in parts}
+    return own
 
 
 def run_steadily(

@@ -35,7 +35,7 @@ from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph
 from ghn.graphs.ties import forget_caches
-from ghn.graphs.trace import parameter_names, trace
+from ghn.graphs.trace import parameter_names, trace_with_inputs
 from ghn.kernels import Recipe
 
 __all__ = ["predict_params", "predict_state_dict"]
@@ -265,10 +265,11 @@ def _plan(
 ) -> _Plan:
     """Do everything that can fail and changes nothing."""
     parameters, aliases = parameter_names(model)
-    if graph is None:
-        graph = trace(model, example_inputs)
-    else:
+    if graph is not None:
         _check_graph(graph, parameters)
+    if graph is None or settings.calibrate:
+        traced = trace_with_inputs(model, example_inputs)
+        graph, form = graph or traced.graph, traced.inputs
     hypernetwork, label, notes = find_hypernetwork(settings.checkpoint, graph)
     support = hypernetwork.config.support
     reasons = keep_reasons(graph, parameters, support, settings.generate, settings.unsupported)
@@ -289,7 +290,7 @@ def _plan(
     own = None
     if settings.calibrate:
         _check_calibration(hypernetwork, label, {name: parameters[name] for name in names})
-        own = measure(model, example_inputs, settings.seed)
+        own = measure(model, form, settings.seed)
     report = Report(
         predicted=dict.fromkeys(names, hypernetwork.decoder_name),
         kept={name: reason for name, reason in reasons.items() if reason is not None},

@@ -128,3 +128,15 @@ def test_what_was_found_is_saved_with_the_command_and_the_failures_by_name(tmp_p
     assert "| far | 2 of 3 | 0.01 to 20 | b |  |" in text
     assert "RuntimeError: no" in text
     assert "All holds for 1: good." in text
+
+
+def test_two_texts_are_two_inputs():
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(120, 16), nn.Linear(16, 120)
+
+        def forward(self, ids):
+            return self.head(self.table(ids))
+
+    assert check_prediction("text", Text(), GHN()).differ

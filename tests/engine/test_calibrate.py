@@ -6,7 +6,10 @@ import torch
 from torch import nn
 
 from ghn.engine import GHN, GHNConfig, predict_params, predict_state_dict
+from ghn.engine.calibrate import calibrate
+from ghn.engine.outputs import Outputs, measure
 from ghn.errors import ConfigError, InputError
+from ghn.graphs.inputs import ExampleInputs
 from ghn.zoo.library import resolve_model
 
 IMAGES = torch.empty(1, 3, 8, 8)
@@ -134,6 +137,37 @@ def test_to_predict_twice_gives_the_same_bits(ghn, dtype, settings):
 
     assert first.scaled == second.scaled != {}
     assert all(torch.equal(value, once[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_that_would_become_zero_stay_as_they_were_predicted(ghn):
+    model, plain = (nn.Sequential(nn.Linear(16, 16, bias=False)) for _ in range(2))
+    with torch.no_grad():
+        model[0].weight.mul_(1e-25)
+    inputs = torch.empty(8, 16, dtype=torch.float16)
+    settings = {"checkpoint": ghn, "unsupported": "predict"}
+    own = measure(model, ExampleInputs((torch.empty(8, 16),)))
+
+    predict_params(plain.half(), inputs, **settings)
+    before = plain[0].weight.clone()
+
+    assert calibrate(plain, Outputs(ExampleInputs((torch.ones(8, 16).half().normal_(),)), own.stds),
+                     ["0.weight"]) == {}  # fmt: skip
+    assert torch.equal(plain[0].weight, before)
+    assert calibrate(plain.float(), own, ["0.weight"])["0.weight"] < 2**-70
+
+
+def test_a_weight_that_is_normalised_is_scaled_by_its_magnitude(ghn):
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(16, 16, bias=False)))
+    magnitude = "0.parametrizations.weight.original0"
+    with torch.no_grad():
+        model.get_parameter(magnitude).mul_(2.0**-9)
+    numbers = torch.randn(64, 16, generator=torch.Generator().manual_seed(3))
+    wanted = model(numbers).std().item()
+
+    report = predict(model, ghn, inputs=torch.empty(8, 16))
+
+    assert report.scaled[magnitude] < 2**-5
+    assert abs(math.log2(model(numbers).std().item() / wanted)) < 3.2
 
 
 def test_a_state_dict_is_what_would_be_written_and_tied_weights_are_scaled_once(ghn):

@@ -80,9 +80,9 @@ def test_batch_norms_see_four_images_where_the_model_takes_any_number(norm, pair
 
     given = torch.empty(2, 3, 2, 2), torch.empty(pairs, 12)
 
-    assert measure(Network(), given).inputs.args[0].shape[0] == images
+    assert measure(Network(), ExampleInputs(given)).inputs.args[0].shape[0] == images
 
 
 def test_a_forward_pass_that_fails_is_an_error_with_the_form_of_the_input():
     with pytest.raises(InputError, match=r"fails on drawn inputs of the form \(float32\[1, 7\]\)"):
-        measure(nn.Linear(4, 2), torch.empty(1, 7))
+        measure(nn.Linear(4, 2), ExampleInputs((torch.empty(1, 7),)))
