@@ -474,7 +474,7 @@ def test_a_graph_from_before_saves_the_trace_and_gives_the_same(monkeypatch):
     model, twin = Small(), Small()
     graph = trace(model, X)
     expected = predict_params(twin, X, checkpoint=FakeGHN())
-    monkeypatch.setattr("ghn.engine.predict.trace", None)
+    monkeypatch.setattr("ghn.engine.predict.trace_with_inputs", None)
 
     report = predict_params(model, checkpoint=FakeGHN(), graph=graph)
 
