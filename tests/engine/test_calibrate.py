@@ -307,3 +307,14 @@ def test_passes_leave_no_mark_of_theirs_on_the_model(ghn, settings):
     if "calibrate" in settings:
         predict_state_dict(model, IMAGES, **settings)
         assert (model.steps, model.calls, model.seen, model.cache) == (0, 0, [], None)
+
+
+def test_recalibration_over_no_batch_is_refused_and_keeps_the_statistics(ghn):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model[1].running_mean.fill_(7.0)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+
+    with pytest.raises(ConfigError, match="recalibrate= needs at least one batch"):
+        predict_params(model, torch.zeros(1, 3, 8, 8), checkpoint=ghn, recalibrate=[])
+
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
