@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from ghn.errors import ConfigError
 
-__all__ = ["choose_device"]
+__all__ = ["choose_device", "cuda_devices"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -32,3 +33,8 @@ def choose_device(name: str = "auto") -> torch.device:
             f"are {torch.cuda.device_count()} CUDA devices, and 'cpu'"
         ) from error
     return device
+
+
+def cuda_devices(model: nn.Module) -> list[torch.device]:
+    """Return the CUDA devices that a model's parameters are on, each once."""
+    return list({p.device for p in model.parameters() if p.device.type == "cuda"})

@@ -201,6 +201,7 @@ def check_prediction(
     default = measure(model.eval(), form, CHECKED_ON)
     report = predict_params(
         model,
+        example_inputs=form,
         checkpoint=checkpoint,
         unsupported="predict",
         calibrate=calibrate,

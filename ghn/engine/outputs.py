@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils import _pytree as pytree
 
+from ghn.device import cuda_devices
 from ghn.engine.undo import Snapshot
 from ghn.errors import InputError
 from ghn.graphs.inputs import ExampleInputs, describe
@@ -130,7 +131,7 @@ def run_steadily(
     """
     device = next(model.parameters()).device
     args, kwargs = inputs.on(device)
-    with _steady(model), torch.no_grad(), torch.random.fork_rng(_cuda_devices(model)):
+    with _steady(model), torch.no_grad(), torch.random.fork_rng(cuda_devices(model)):
         return functional_call(model, dict(tensors or {}), args, kwargs)
 
 
@@ -184,7 +185,3 @@ def _steady(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         undo.restore()
-
-
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    return list({p.device for p in model.parameters() if p.device.type == "cuda"})

@@ -34,6 +34,7 @@ from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
 from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph
+from ghn.graphs.inputs import candidates
 from ghn.graphs.ties import forget_caches
 from ghn.graphs.trace import parameter_names, trace_with_inputs
 from ghn.kernels import Recipe
@@ -267,9 +268,11 @@ def _plan(
     parameters, aliases = parameter_names(model)
     if graph is not None:
         _check_graph(graph, parameters)
-    if graph is None or settings.calibrate:
+    if graph is None or (settings.calibrate and example_inputs is None):
         traced = trace_with_inputs(model, example_inputs)
         graph, form = graph or traced.graph, traced.inputs
+    elif settings.calibrate:
+        form = next(candidates(model, example_inputs))
     hypernetwork, label, notes = find_hypernetwork(settings.checkpoint, graph)
     support = hypernetwork.config.support
     reasons = keep_reasons(graph, parameters, support, settings.generate, settings.unsupported)

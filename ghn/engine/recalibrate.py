@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ghn.device import cuda_devices
 from ghn.engine.undo import Snapshot
 from ghn.errors import InputError
 from ghn.graphs.inputs import ExampleInputs, candidates
@@ -42,7 +43,7 @@ def recalibrate_statistics(
             restores them.
     """
     device = next(model.parameters()).device
-    with _averaging(model, only), torch.random.fork_rng(_cuda_devices(model)), torch.no_grad():
+    with _averaging(model, only), torch.random.fork_rng(cuda_devices(model)), torch.no_grad():
         for index, batch in enumerate(batches):
             inputs: ExampleInputs = next(candidates(model, batch))
             args, kwargs = inputs.on(device)
@@ -70,7 +71,3 @@ def _averaging(model: nn.Module, only: Collection[nn.Module] | None) -> Iterator
         yield
     finally:
         undo.restore()
-
-
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    return list({p.device for p in model.parameters() if p.device.type == "cuda"})
