@@ -62,6 +62,8 @@ class Soundness:
             default's, with the ratio. Layers whose default deviation is 0 are left out.
         finite: Whether all outputs are finite, in evaluation mode with measured batch statistics.
         differ: Whether two inputs give different outputs.
+        own_differ: Whether they do under the model's own values. Those of untrained codebooks and
+            of detectors that find nothing are alike.
         error: What was raised; empty if nothing was.
         passed_over: Why the model does not count; empty if it does.
     """
@@ -76,6 +78,7 @@ class Soundness:
     far: dict[str, float] = dataclasses.field(default_factory=dict)
     finite: bool = False
     differ: bool = False
+    own_differ: bool = True
     error: str = ""
     passed_over: str = ""
 
@@ -92,8 +95,14 @@ class Soundness:
     @property
     def sound(self) -> bool:
         """Whether all of it holds."""
-        outputs = self.finite and self.differ
-        return not (self.error or self.degenerate or self.far) and outputs
+        return not (self.error or self.degenerate or self.far or self.output_fault)
+
+    @property
+    def output_fault(self) -> str:
+        """What is wrong with the outputs; empty if nothing is."""
+        if self.error or (self.finite and (self.differ or not self.own_differ)):
+            return ""
+        return "two inputs give the same outputs" if self.finite else "outputs are not finite"
 
 
 def drawn_order(names: Sequence[str], seed: int) -> list[str]:
@@ -199,6 +208,7 @@ def check_prediction(
     traced = trace_with_inputs(model)
     graph, form = traced.graph, traced.inputs
     default = measure(model.eval(), form, CHECKED_ON)
+    own_outputs = _two_outputs(model, form)
     report = predict_params(
         model,
         example_inputs=form,
@@ -210,8 +220,7 @@ def check_prediction(
         recalibrate=[default.inputs],
     )
     predicted = layer_stds(model, default.inputs)
-    with torch.no_grad():
-        outputs = [_output(model, drawn_inputs(form, seed, 1)) for seed in (0, 1)]
+    outputs = _two_outputs(model, form)
     parameters = dict(model.named_parameters())
     ratios = _ratios(default.stds, predicted)
     return Soundness(
@@ -225,6 +234,7 @@ def check_prediction(
         far={n: r for n, r in ratios.items() if not 1 / WITHIN <= r <= WITHIN},
         finite=all(bool(o.isfinite().all()) for o in outputs),
         differ=not torch.equal(*outputs),
+        own_differ=not torch.equal(*own_outputs),
     )
 
 
@@ -246,8 +256,10 @@ def _distance(ratio: float) -> float:
     return abs(math.log(ratio)) if ratio > 0 else math.inf
 
 
-def _output(model: nn.Module, inputs: ExampleInputs) -> Tensor:
-    return floats_of(model(*inputs.args, **inputs.kwargs))
+def _two_outputs(model: nn.Module, form: ExampleInputs) -> list[Tensor]:
+    inputs = [drawn_inputs(form, seed, 1) for seed in (0, 1)]
+    with torch.no_grad():
+        return [floats_of(model(*i.args, **i.kwargs)) for i in inputs]
 
 
 def _degenerate_in(

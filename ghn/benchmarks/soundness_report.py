@@ -26,6 +26,9 @@ def summarize_checked(results: list[Soundness]) -> dict[str, Any]:
         "errors": sum(bool(r.error) for r in results),
         "degenerate": sum(bool(r.degenerate) for r in results),
         "outputs_finite_and_different": sum(r.finite and r.differ for r in results),
+        "outputs_alike_as_by_default": sum(
+            r.finite and not (r.differ or r.own_differ) for r in results
+        ),
         "kept_share": sum(sum(r.kept.values()) for r in results) / max(1, tensors),
         "scaled_share": sum(r.scaled for r in results) / max(1, tensors),
         "layers": sum(r.layers for r in results),
@@ -44,13 +47,16 @@ def save_checked(family: str, results: list[Soundness], folder: Path, command: s
     """
     summary = summarize_checked(results)
     models = [dataclasses.asdict(r) | {"error": without_folders(r.error)} for r in results]
-    rows = [{k: v for k, v in m.items() if v or k in ("finite", "differ")} for m in models]
+    rows = [
+        {k: v for k, v in m.items() if v or k in ("finite", "differ", "own_differ")} for m in models
+    ]
     record = {"command": command, "versions": versions(), "summary": summary, "models": rows}
     write_json(folder / f"predict-{family}.json", record)
     write_text(folder / f"predict-{family}.md", _markdown(family, results, summary, command))
 
 
 def _markdown(family: str, results: list[Soundness], summary: dict[str, Any], command: str) -> str:
+    alike = summary["outputs_alike_as_by_default"]
     lines = [
         f"# Predictions over {family}: what falls short",
         "",
@@ -61,9 +67,10 @@ def _markdown(family: str, results: list[Soundness], summary: dict[str, Any], co
         f"{summary['models']} models drawn at random: {summary['within']} have all layers within "
         f"{WITHIN:g} times the default's standard deviation ({summary['layers_far']} of "
         f"{summary['layers']:,} layers are not), {summary['outputs_finite_and_different']} give "
-        f"different finite outputs for two inputs, {summary['degenerate']} have a degenerate "
-        f"weight, {summary['errors']} failed. {summary['kept_share']:.2%} of all tensors were "
-        f"kept, {summary['scaled_share']:.0%} scaled by calibration.",
+        f"different finite outputs for two inputs (and {alike} the same, as under their own "
+        f"values), {summary['degenerate']} have a degenerate weight, {summary['errors']} failed. "
+        f"{summary['kept_share']:.2%} of all tensors were kept, {summary['scaled_share']:.0%} "
+        "scaled by calibration.",
         "",
         "| model | layers off | by, lowest and highest | the furthest | else |",
         "|---|---|---|---|---|",
@@ -76,9 +83,8 @@ def _markdown(family: str, results: list[Soundness], summary: dict[str, Any], co
 def _row(result: Soundness) -> str:
     far = sorted(result.far.items(), key=lambda item: item[1])
     furthest = max(far, key=lambda item: max(item[1], 1 / max(item[1], 1e-30)), default=("", 0.0))
-    else_ = [result.error, *(f"{n}: {why}" for n, why in result.degenerate.items())]
-    if not result.error and not (result.finite and result.differ):
-        else_.append("outputs not finite, or alike")
+    degenerate = (f"{name}: {why}" for name, why in result.degenerate.items())
+    else_ = [result.error, *degenerate, result.output_fault]
     between = f"{far[0][1]:.2g} to {far[-1][1]:.2g}" if far else ""
     text = cell("; ".join(part for part in else_ if part))
     name = result.name.partition(":")[2]

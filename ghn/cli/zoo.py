@@ -189,7 +189,7 @@ def predict_family(
             f"{r.kept_share:.1%}",
             f"{len(r.degenerate)}",
             f"{len(r.far)} of {r.layers}",
-            r.error or ("" if r.finite and r.differ else "outputs not finite, or alike"),
+            r.error or r.output_fault,
         ]
         for r in results
         if not r.sound

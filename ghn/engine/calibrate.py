@@ -4,8 +4,9 @@ No rule of structure can know that a constructor starts a head at 4e-4 or shrink
 depth, nor how alike the channels of a network are that the hypernetwork was never trained for. Two
 forward passes show it. In the first, under the model's own values, the standard deviation of every
 layer's output is noted (`ghn.engine.outputs`). In the second, `calibrate` multiplies the parameters
-of a layer that is more than about six times off by a power of two, as the pass gets there, and goes
-on with the output that the layer then has: what follows is judged by what it will read.
+of a layer that is more than about six times off by a power of two, as the pass gets there (only its
+bias, if that is why), and goes on with the output that the layer then has: what follows is judged
+by what it will read.
 
 Layers nearer than that keep the size that they were predicted at, which training knows better than
 an untrained network does. Powers of two change no digit of a weight, and make predicting twice the
@@ -18,7 +19,7 @@ forward pass; the model's own initialization as the goal, the tolerance and the 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -91,35 +92,68 @@ class _Scaling:
             return output
         wanted, inner = self.layers.pop(module)
         own = own_parameters(module)
-        tensors = {name: own[key].detach() for key, name in inner.items() if name in self._free}
-        power = _power(wanted, output)
-        if not (tensors and power):  # nothing to scale, or no need
+        free = {key: own[key].detach() for key, name in inner.items() if name in self._free}
+        if not (free and _power(wanted, output)):  # nothing to scale, or no need
             return output
-        predicted = {name: tensor.clone() for name, tensor in tensors.items()}
+        predicted = {key: tensor.clone() for key, tensor in free.items()}
         self._correcting = True  # parts of the layer that run again are not judged again
         try:
-            for tensor in tensors.values():
-                tensor.mul_(2.0**power)
-            corrected = module.forward(*args, **kwargs)
+            corrected, powers = _corrected(
+                free, wanted, output, lambda: module.forward(*args, **kwargs)
+            )
         finally:
             self._correcting = False
         if _power(wanted, corrected) != 0:  # not in proportion to the parameters, or gone
-            for name, tensor in tensors.items():
-                tensor.copy_(predicted[name])
+            for key, tensor in free.items():
+                tensor.copy_(predicted[key])
             return output
-        self._free -= set(tensors)
-        self.factors |= dict.fromkeys(tensors, 2.0**power)
+        scaled = {inner[key]: 2.0**power for key, power in powers.items() if power}
+        self._free -= set(scaled)
+        self.factors |= scaled
         return corrected
+
+
+def _corrected(
+    tensors: dict[str, Tensor], wanted: float, output: Any, run: Callable[[], Any]
+) -> tuple[Any, dict[str, int]]:
+    """Scale a layer's parameters in place; return its output then, and powers of two by name.
+
+    A bias may drown what the layer makes of its input. That is lost if both are scaled alike, so
+    the bias is brought to the same size first.
+    """
+    powers = dict.fromkeys(tensors, 0)
+
+    def scale(names: Collection[str], power: int) -> Any:
+        for name in names:
+            tensors[name].mul_(2.0**power)
+            powers[name] += power
+        return run()
+
+    if len(tensors) > 1 and "bias" in tensors:
+        bias = tensors["bias"].clone()
+        tensors["bias"].zero_()
+        power = _power(_std(run()), output)
+        tensors["bias"].copy_(bias)
+        if power and power < 0:
+            output = scale(["bias"], power)
+    power = _power(wanted, output)
+    if power:
+        output = scale(tensors, power)
+    return output, powers
 
 
 def _power(wanted: float, output: Any) -> int | None:
     """Return the power of two by which an output is too small; 0 if it is near enough.
 
-    None if no power helps: all of it is one number, or it is not finite.
+    None if no power helps: all of it is one number, or it is not finite, or nothing is wanted.
     """
-    numbers = floats_of(output)
-    std = numbers.std().item() if numbers.numel() > 1 else 0.0
-    if not 0 < std < math.inf:
+    std = _std(output)
+    if not (0 < std < math.inf and wanted > 0):
         return None
     power = round(math.log2(wanted / std))
     return power if FAR <= abs(power) <= LARGEST else 0
+
+
+def _std(output: Any) -> float:
+    numbers = floats_of(output)
+    return numbers.std().item() if numbers.numel() > 1 else 0.0

@@ -61,9 +61,12 @@ def measure(model: nn.Module, form: ExampleInputs, seed: int = 0) -> Outputs:
         InputError: If the forward pass fails.
     """
     images = BATCH if any(isinstance(m, _BatchNorm) for m in model.modules()) else None
+    tries = [(form, images, IDS), (form, None, IDS), (form, None, 2)]
+    if images:
+        tries.insert(1, (_repeated(form, BATCH), None, IDS))
     failure: Exception | None = None
-    for batch, ids in dict.fromkeys(((images, IDS), (None, IDS), (None, 2))):
-        inputs = drawn_inputs(form, seed, batch, ids)
+    for wanted, batch, ids in tries:
+        inputs = drawn_inputs(wanted, seed, batch, ids)
         try:
             return Outputs(inputs, layer_stds(model, inputs))
         except Exception as error:  # whatever the model says of numbers that do not fit
@@ -159,6 +162,20 @@ def drawn_inputs(
         return value
 
     args, kwargs = pytree.tree_map_only(Tensor, fill, (found.args, found.kwargs))
+    return ExampleInputs(args, kwargs)
+
+
+def _repeated(form: ExampleInputs, count: int) -> ExampleInputs:
+    """Return inputs for several examples: of one text, one image, or a list of one image."""
+
+    def repeat(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.repeat_interleave(count, 0) if value.shape[:1] == (1,) else value
+        return [value[0]] * count if isinstance(value, list) and len(value) == 1 else value
+
+    args, kwargs = pytree.tree_map(
+        repeat, (form.args, form.kwargs), is_leaf=lambda value: isinstance(value, list)
+    )
     return ExampleInputs(args, kwargs)
 
 

@@ -1,8 +1,8 @@
 """An end to loops that have none: how often one place in the code may ask for a value.
 
 Without values every question gets the same answer, so `while x.norm() > 1` would never end. Layers
-and experts ask at one place too, but each layer for itself, and for no more than some hundred
-experts. A loop over values that are there may be longer.
+and experts ask at one place too, but each layer for itself, and there are fewer than a
+thousand experts. A loop over values that are there may be longer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import inspect
 
 __all__ = ["EndlessLoopError", "Questions"]
 
-GUESSED_LIMIT = 600
+GUESSED_LIMIT = 2_000
 READ_LIMIT = 10_000
 # Frames of these packages are not where a question comes from; jaxtyping wraps functions.
 _BETWEEN = ("torch.", "ghn.graphs.", "jaxtyping.")

@@ -140,3 +140,22 @@ def test_two_texts_are_two_inputs():
             return self.head(self.table(ids))
 
     assert check_prediction("text", Text(), GHN()).differ
+
+
+def test_outputs_that_are_alike_count_as_a_fault_where_the_models_own_differ():
+    class Thresholded(nn.Module):
+        """Finds nothing unless its bias is raised."""
+
+        def __init__(self):
+            super().__init__()
+            self.map = nn.Linear(8, 4)
+
+        def forward(self, numbers):
+            return (self.map(numbers) > 1e3).float()
+
+    found = check_prediction("nothing", Thresholded(), GHN())
+
+    assert (found.differ, found.own_differ, found.output_fault) == (False, False, "")
+    worse = dataclasses.replace(found, own_differ=True)
+    assert worse.output_fault == "two inputs give the same outputs"
+    assert not worse.sound

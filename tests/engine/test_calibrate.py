@@ -7,7 +7,7 @@ from torch import nn
 
 from ghn.engine import GHN, GHNConfig, predict_params, predict_state_dict
 from ghn.engine.calibrate import calibrate
-from ghn.engine.outputs import Outputs, measure
+from ghn.engine.outputs import Outputs, layer_stds, measure
 from ghn.errors import ConfigError, InputError
 from ghn.graphs.inputs import ExampleInputs
 from ghn.zoo.library import resolve_model
@@ -137,6 +137,23 @@ def test_to_predict_twice_gives_the_same_bits(ghn, dtype, settings):
 
     assert first.scaled == second.scaled != {}
     assert all(torch.equal(value, once[name]) for name, value in model.state_dict().items())
+
+
+def test_a_bias_does_not_drown_what_a_layer_makes_of_a_very_small_input():
+    numbers = 1e-9 * torch.randn(64, 16, generator=torch.Generator().manual_seed(3))
+    model = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 16))
+    with torch.no_grad():
+        model[1].bias.zero_()
+    form = ExampleInputs((numbers,))
+    own = Outputs(form, layer_stds(model, form))
+    with torch.no_grad():
+        model[0].bias.copy_(torch.linspace(-1, 1, 16))  # as a prediction for inputs of usual size
+
+    factors = calibrate(model, own, [name for name, _ in model.named_parameters()])
+
+    assert factors.keys() == {"0.bias"}
+    first, second = model(numbers[:1]), model(numbers[1:2])
+    assert (first - second).abs().max() > 0.1 * first.std()
 
 
 def test_weights_that_would_become_zero_stay_as_they_were_predicted(ghn):

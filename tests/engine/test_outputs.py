@@ -83,6 +83,30 @@ def test_batch_norms_see_four_images_where_the_model_takes_any_number(norm, pair
     assert measure(Network(), ExampleInputs(given)).inputs.args[0].shape[0] == images
 
 
+def test_batch_norms_of_texts_and_of_lists_of_images_see_several_examples():
+    class Text(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.norm = nn.Embedding(9, 4), nn.BatchNorm1d(4)
+
+        def forward(self, ids):
+            return self.norm(self.table(ids).mean(1))
+
+    class Detector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, images):
+            return self.norm(torch.stack([image.mean((1, 2)) for image in images]))
+
+    ids = ExampleInputs((torch.ones(1, 5, dtype=torch.long),))
+    images = ExampleInputs(([torch.empty(3, 8, 8)],))
+
+    assert measure(Text(), ids).inputs.args[0].shape == (4, 5)
+    assert measure(Detector(), images).inputs.args[0][3].shape == (3, 8, 8)
+
+
 def test_a_forward_pass_that_fails_is_an_error_with_the_form_of_the_input():
     with pytest.raises(InputError, match=r"fails on drawn inputs of the form \(float32\[1, 7\]\)"):
         measure(nn.Linear(4, 2), ExampleInputs((torch.empty(1, 7),)))
