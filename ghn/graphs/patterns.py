@@ -2,7 +2,8 @@
 
 Root-mean-square normalisation, which most language models spell as
 `weight * (x * rsqrt(mean(x ** 2) + eps))` and timm's SimpleNorm by the variance, and low-rank
-adapters, `layer(x) + s * B(A(x))`. What the name replaces loses its readers and is pruned.
+adapters, `layer(x) + s * B(A(x))` and its kin. What the name replaces loses its readers and is
+pruned.
 """
 
 from __future__ import annotations
@@ -14,6 +15,20 @@ __all__ = ["fold_adapters", "fold_rms_norms"]
 
 # What signals are divided by, from the last operator to the first.
 _SCALES = (("pow", "add", "mean", "pow"), ("pow", "mean", "pow"), ("pow", "add", "variance"))
+
+# Parameters of adapters by a part of their names: of `lora_b @ lora_a`, and what scales its rows.
+_ADAPTERS = {
+    "lora_A": "lora_a",
+    "lora_B": "lora_b",
+    "lora_embedding_A": "lora_a",
+    "lora_embedding_B": "lora_b",
+    "lora_magnitude_vector": "magnitude",
+    "hada_w1_a": "lora_b",
+    "hada_w1_b": "lora_a",
+    "hada_w2_a": "lora_b",
+    "hada_w2_b": "lora_a",
+}
+_LARGEST_ADAPTER = 32  # nodes; DoRA has 14
 
 
 class Draft(Protocol):
@@ -50,8 +65,9 @@ def fold_rms_norms(drafts: list[Any]) -> dict[str, str]:
 def fold_adapters(drafts: list[Any]) -> tuple[dict[str, tuple[str, int]], dict[int, int]]:
     """Hang the parameters of low-rank adapters on the layers that they adapt.
 
-    An adapter is told by the names of its parameters, `lora_A` and `lora_B` as in PEFT, and by
-    where it stands: it reads what a layer reads, and a sum adds it to that layer's output.
+    An adapter is told by the names of its parameters, which are those of LoRA, DoRA and LoHa in
+    PEFT, and by where it stands: it reads what a layer reads, or the layer's output, and a sum adds
+    it to that output.
 
     Args:
         drafts: Nodes in topological order; changed in place.
@@ -66,29 +82,43 @@ def fold_adapters(drafts: list[Any]) -> tuple[dict[str, tuple[str, int]], dict[i
         if draft.op != "add" or draft.parameters or len(draft.inputs) != 2:
             continue
         for layer, tip in (draft.inputs, draft.inputs[::-1]):
-            adapter = _adapter(drafts, tip)
-            if adapter is None or drafts[adapter[0]].inputs != drafts[layer].inputs:
+            nodes = _adapter(drafts, layer, tip)
+            if not nodes:
                 continue
-            for place, role in zip(adapter, ("lora_a", "lora_b"), strict=True):
-                moved |= {name: (role, layer) for name, _ in drafts[place].parameters}
-                drafts[layer].parameters += [(n, role) for n, _ in drafts[place].parameters]
-                drafts[place].parameters = []
+            names = dict.fromkeys(name for node in nodes for name, _ in drafts[node].parameters)
+            roles = [(name, role) for name in names if (role := _adapter_role(name))]
+            drafts[layer].parameters += roles
+            moved |= {name: (role, layer) for name, role in roles}
+            for node in nodes:
+                drafts[node].parameters = []
             merged[index] = layer
             break
     return moved, merged
 
 
-def _adapter(drafts: list[Any], tip: int) -> tuple[int, int] | None:
-    """Return the nodes of A and B if `tip` is B(A(x)), perhaps scaled, else None."""
-    up = drafts[tip].inputs[0] if drafts[tip].op == "mul" and drafts[tip].inputs else tip
-    if not _belongs(drafts[up], "lora_B") or len(drafts[up].inputs) != 1:
-        return None
-    down = drafts[up].inputs[0]
-    return (down, up) if _belongs(drafts[down], "lora_A") else None
+def _adapter(drafts: list[Any], layer: int, tip: int) -> list[int]:
+    """Return the nodes from a layer's inputs or output to `tip`; none if they are no adapter.
+
+    They hold parameters of an adapter, and of others only such as the layer has too.
+    """
+    own = {name for name, _ in drafts[layer].parameters}
+    ends = {layer, *drafts[layer].inputs}
+    waiting, found, roles = [tip], set[int](), set[str]()
+    while waiting:
+        node = waiting.pop()
+        if node in found or node in ends:
+            continue
+        found.add(node)
+        strangers = [name for name, _ in drafts[node].parameters if name not in own]
+        roles |= {_adapter_role(name) for name in strangers}
+        if "" in roles or len(found) > _LARGEST_ADAPTER or drafts[node].op == "input":
+            return []
+        waiting += drafts[node].inputs
+    return sorted(found) if own and {"lora_a", "lora_b"} <= roles else []
 
 
-def _belongs(draft: Any, part: str) -> bool:
-    return bool(draft.parameters) and all(part in name.split(".") for name, _ in draft.parameters)
+def _adapter_role(name: str) -> str:
+    return next((_ADAPTERS[part] for part in name.split(".") if part in _ADAPTERS), "")
 
 
 def _normalised(drafts: list[Any], index: int) -> int | None:

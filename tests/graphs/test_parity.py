@@ -171,11 +171,28 @@ def test_reparametrised_layers_are_the_same_operators_with_further_parameters(ki
     assert found == ROLES[kind]
 
 
-def test_adapters_hang_on_the_layer_that_they_adapt():
+LORA = {"lora_A.default.weight": "lora_a", "lora_B.default.weight": "lora_b"}
+ADAPTERS = {
+    "lora": ("LoraConfig", {}, LORA),
+    "dora": (
+        *("LoraConfig", {"use_dora": True}),
+        LORA | {"lora_magnitude_vector.default.weight": "magnitude"},
+    ),
+    "loha": (
+        *("LoHaConfig", {}),
+        {f"hada_w{n}_{side}.default": f"lora_{'ab'[side == 'a']}" for n in (1, 2) for side in "ab"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_adapters_hang_on_the_layer_that_they_adapt(kind):
     peft = pytest.importorskip("peft")
+    config, settings, wanted = ADAPTERS[kind]
     model = small()
     plain = trace(model, IMAGES)
-    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["4"]))
+    config = getattr(peft, config)(r=2, target_modules=["4"], **settings)
+    adapted = peft.get_peft_model(model, config)
 
     graph = trace(adapted, IMAGES)
 
@@ -183,12 +200,7 @@ def test_adapters_hang_on_the_layer_that_they_adapt():
     assert graph.edges == plain.edges
     layer = next(n for n in graph.nodes if n.op == "linear")
     roles = {name.split(".", 3)[-1]: role for name, role in layer.parameters}
-    assert roles == {
-        "base_layer.weight": "weight",
-        "base_layer.bias": "bias",
-        "lora_A.default.weight": "lora_a",
-        "lora_B.default.weight": "lora_b",
-    }
+    assert roles == {"base_layer.weight": "weight", "base_layer.bias": "bias"} | wanted
 
 
 def test_adapters_of_a_transformer_leave_its_graph_as_it_was():
