@@ -147,6 +147,7 @@ class Summary:
         low: Lower end of its 95 % bootstrap interval over networks.
         high: Upper end.
         reach: Median over networks of `Gain.reach`.
+        rate: Median over networks of the learning rate that the start chose: the one to begin with.
     """
 
     group: str
@@ -161,6 +162,7 @@ class Summary:
     low: float
     high: float
     reach: float
+    rate: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +209,7 @@ class InitResult:
             low=low,
             high=high,
             reach=statistics.median(g.reach for g in gains),
+            rate=statistics.median_low(n.rates[start] for n in members),
         )
 
     def to_dict(self) -> dict[str, Any]:

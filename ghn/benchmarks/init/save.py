@@ -63,13 +63,15 @@ def _title(result: InitResult) -> str:
 
 
 def _verdicts(result: InitResult) -> Iterator[str]:
-    """Say of each start but the first on how many networks it ends ahead."""
+    """Say of each start but the first how often it ends ahead, and at which rate to train it."""
     base = result.config.starts[0]
+    wanted = {s.start: s.rate for s in result.summaries()}  # the last ones are of all networks
     for start in result.config.starts[1:]:
         gains = [network.gain(start, base).verdict for network in result.networks]
         yield (
             f"{start} ends ahead of {base} on {gains.count('win')} of {len(gains)} networks, "
-            f"behind on {gains.count('loss')}."
+            f"behind on {gains.count('loss')}. Recommended learning rate for it: {wanted[start]:g} "
+            f"({base}: {wanted[base]:g})."
         )
 
 
@@ -84,6 +86,7 @@ def _method(result: InitResult) -> list[str]:
         "where the best lay on the edge) for every network by the training loss on a seed of its "
         f"own; results are from seeds {', '.join(map(str, config.seeds))}.",
         "Step 0 is scored after BatchNorm statistics were taken on the same training batches.",
+        "The rate of a group, the one to begin with, is the median of its networks' choices.",
         f"Gains are final scores against {base}, seed by seed. Win, loss: a network's 95 % "
         "bootstrap interval over seeds leaves out 0. Worse: it lies below a point.",
         f"Reach: steps until the mean curve meets the final mean of {base}, in units of all "

@@ -22,11 +22,11 @@ def _reach(value: float) -> str:
 def summary_table(result: InitResult) -> tuple[list[str], list[list[str]]]:
     """Return one row for each group and start, and the columns' names."""
     metric = result.networks[0].metric
-    columns = ["networks", "start", ">number", ">step 0", ">final", ">gain", ">95 % interval",
-               ">wins", ">ties", ">losses", ">worse", ">reach"]  # fmt: skip
+    columns = ["networks", "start", ">number", ">rate", ">step 0", ">final", ">gain",
+               ">95 % interval", ">wins", ">ties", ">losses", ">worse", ">reach"]  # fmt: skip
     rows = []
     for s in result.summaries():
-        row = [s.group, s.start, str(s.networks), *(
+        row = [s.group, s.start, str(s.networks), f"{s.rate:g}", *(
             format_score(v, metric) for v in (s.first, s.final)
         )]  # fmt: skip
         if s.start == result.config.starts[0]:

@@ -91,6 +91,7 @@ def test_the_files_say_what_was_measured(finished, tmp_path):
     assert f"<pre>{result.record.command}</pre>" in page
     assert page.count("<figure>") == len({n.group for n in result.networks})
     assert all(name in page for name in MODELS)
+    assert "Recommended learning rate" in page
 
 
 def test_a_curve_is_the_mean_over_networks_with_the_spread_of_seeds(finished):

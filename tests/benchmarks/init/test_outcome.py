@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
 from ghn.benchmarks.compare import Run
-from ghn.benchmarks.init.outcome import NetworkResult, bootstrap, steps_to
+from ghn.benchmarks.init.config import InitConfig
+from ghn.benchmarks.init.outcome import InitResult, NetworkResult, bootstrap, steps_to
 
 
 def network(metric: str = "accuracy", **finals: list[float]) -> NetworkResult:
@@ -56,3 +58,14 @@ def test_reach_is_where_the_mean_curve_meets_the_others_end():
     gain = network(a=[0.2, 0.2], b=[0.4, 0.4]).gain("b", "a")
 
     assert gain.reach == pytest.approx(0.5)
+
+
+def test_the_rate_to_begin_with_is_one_that_networks_chose_and_half_of_them_at_most_exceed():
+    networks = [
+        dataclasses.replace(network(default=[0.2], ghn=[0.4]), rates={"default": 1e-3, "ghn": rate})
+        for rate in (3e-2, 1e-3, 3e-3, 1e-2)
+    ]
+
+    *_, summary = InitResult(InitConfig(), networks, None).summaries()
+
+    assert summary.rate == 3e-3
