@@ -8,6 +8,7 @@ import pytest
 from ghn.benchmarks.compare import Run
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult, bootstrap, steps_to
+from ghn.benchmarks.records import Record
 
 
 def network(metric: str = "accuracy", **finals: list[float]) -> NetworkResult:
@@ -66,6 +67,6 @@ def test_the_rate_to_begin_with_is_one_that_networks_chose_and_half_of_them_at_m
         for rate in (3e-2, 1e-3, 3e-3, 1e-2)
     ]
 
-    *_, summary = InitResult(InitConfig(), networks, None).summaries()
+    *_, summary = InitResult(InitConfig(), networks, Record("", (), {}, {})).summaries()
 
     assert summary.rate == 3e-3
