@@ -67,6 +67,7 @@ def test_the_rate_to_begin_with_is_one_that_networks_chose_and_half_of_them_at_m
         for rate in (3e-2, 1e-3, 3e-3, 1e-2)
     ]
 
-    *_, summary = InitResult(InitConfig(), networks, Record("", (), {}, {})).summaries()
+    record = Record(command="", seeds=(), machine={}, versions={})
+    *_, summary = InitResult(InitConfig(), networks, record).summaries()
 
     assert summary.rate == 3e-3
