@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ghn.errors import CheckpointError
+from filelock import FileLock, Timeout
+
+from ghn.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,7 @@ __all__ = [
     "atomic_path",
     "cache_folder",
     "read_tensors",
+    "sole_writer",
     "tensor_digest",
     "write_json",
     "write_tensors",
@@ -63,6 +66,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def sole_writer(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from writing to a run's folder; a process that dies lets go of it.
+
+    Args:
+        folder: Made if needed.
+
+    Raises:
+        ConfigError: If another process writes to it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise ConfigError(
+            f"another process writes to {folder}; wait for it, stop it, or choose another folder"
+        ) from None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,13 +1,15 @@
 import hashlib
 import struct
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ghn.errors import CheckpointError
-from ghn.io import read_tensors, tensor_digest, write_tensors
+from ghn.errors import CheckpointError, ConfigError
+from ghn.io import read_tensors, sole_writer, tensor_digest, write_tensors
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3)}
 
@@ -72,3 +74,22 @@ def test_a_file_that_is_not_what_was_written_is_refused(tmp_path, tensors, metad
 
     with pytest.raises(CheckpointError, match="is damaged"):
         read_tensors(path, "thing")
+
+
+def test_a_folder_has_one_writer_until_its_process_ends(tmp_path):
+    code = (
+        "import sys; from ghn.io import sole_writer\n"
+        "with sole_writer(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=r"another process writes to .*run"):
+            sole_writer(tmp_path / "run").__enter__()
+        with sole_writer(tmp_path / "another"):
+            other.kill()
+        other.wait()
+        with sole_writer(tmp_path / "run"):
+            assert (tmp_path / "run").is_dir()

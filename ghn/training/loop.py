@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from ghn.engine.hypernet import GHN
 from ghn.errors import ConfigError
-from ghn.io import write_json, write_text
+from ghn.io import sole_writer, write_json, write_text
 from ghn.rng import make_generator, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import evaluate
@@ -235,32 +235,36 @@ def train(
         The trainer at its last step.
 
     Raises:
-        ConfigError: If the folder holds a run with other settings.
+        ConfigError: If the folder holds a run with other settings, or another process writes to it.
         DataError: If the data cannot be found.
     """
     trainer = Trainer(config)
-    accelerator = trainer.accelerator
-    out = Path(config.out)
-    if accelerator.is_main_process:
-        _claim(out, config)
-    trainer.resume()
-    records = _steps(trainer)
-    if not accelerator.is_main_process:
-        for _ in records:
+    if not trainer.accelerator.is_main_process:
+        trainer.resume()
+        for _ in _steps(trainer):
             pass
         return trainer
+    with sole_writer(config.out):
+        _claim(Path(config.out), config)
+        trainer.resume()
+        _write_log(trainer, progress)
+    return trainer
+
+
+def _write_log(trainer: Trainer, progress: Callable[[StepRecord], None]) -> None:
+    """Take all steps; file and report their records."""
+    accelerator = trainer.accelerator
     accelerator.init_trackers("tracker")
-    path = out / "log.jsonl"
+    path = Path(trainer.config.out) / "log.jsonl"
     _trim(path, trainer.step)
     with path.open("a", encoding="utf-8") as log:
-        for record in records:
+        for record in _steps(trainer):
             log.write(json.dumps(dataclasses.asdict(record)) + "\n")
             log.flush()
             accelerator.log(_scalars(record), step=record.step)
             progress(record)
     for tracker in accelerator.trackers:
         tracker.finish()
-    return trainer
 
 
 def _scalars(record: StepRecord) -> dict[str, float]:
