@@ -49,11 +49,15 @@ def list_names(
 
     Example: ghn zoo list timm --filter 'resnet*'
     """
-    from ghn.zoo.library import families
+    from ghn.zoo import families
 
-    names = families() if family is None else _select(family, pattern)
+    known = families()
+    names = list(known) if family is None else _select(family, pattern)
     if as_json:
         print_json(names)
+    elif family is None:
+        for found in known.values():
+            print_text(f"{found.name:<14}{found.summary}")
     else:
         for name in names:
             print_text(name)

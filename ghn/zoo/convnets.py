@@ -290,4 +290,13 @@ def example(config: ConvNetConfig) -> Float[Tensor, "b 3 h w"]:
     return torch.zeros(1, 3, 32, 32)
 
 
-SAMPLERS.register("convnets")(Sampler(ConvNetConfig, sample_convnet, ConvNet, example, "vision"))
+SAMPLERS.register("convnets")(
+    Sampler(
+        ConvNetConfig,
+        sample_convnet,
+        ConvNet,
+        example,
+        "vision",
+        "small convolutional networks, in the spirit of DeepNets-1M",
+    )
+)

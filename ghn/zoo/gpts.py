@@ -124,4 +124,8 @@ def example(config: GPTConfig) -> Int64[Tensor, "b t"]:
     return torch.zeros(1, min(EXAMPLE_TOKENS, config.context), dtype=torch.int64)
 
 
-SAMPLERS.register("gpts")(Sampler(GPTConfig, sample_gpt, GPT, example, "text"))
+SAMPLERS.register("gpts")(
+    Sampler(
+        GPTConfig, sample_gpt, GPT, example, "text", "small GPT-2 networks of bytes, as GPTs-1K"
+    )
+)

@@ -42,6 +42,7 @@ class Sampler:
         build: From an architecture to a module; works under `torch.device("meta")`.
         example: From an architecture to an input that the module can be traced with.
         modality: What the networks read: `"vision"` or `"text"`.
+        summary: One line.
     """
 
     config: type[Config]
@@ -49,6 +50,7 @@ class Sampler:
     build: Callable[[Any], nn.Module]
     example: Callable[[Any], Tensor]
     modality: str
+    summary: str
 
     def graph(self, architecture: Any) -> ParamGraph:
         """Return an architecture's graph, from the cache if it was traced before."""

@@ -150,4 +150,6 @@ def example(config: ViTConfig) -> Float[Tensor, "b 3 h w"]:
     return torch.zeros(1, 3, config.image, config.image)
 
 
-SAMPLERS.register("vits")(Sampler(ViTConfig, sample_vit, ViT, example, "vision"))
+SAMPLERS.register("vits")(
+    Sampler(ViTConfig, sample_vit, ViT, example, "vision", "small vision transformers, as ViTs-1K")
+)

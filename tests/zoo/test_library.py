@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ghn.errors import ConfigError, UnknownNameError
-from ghn.zoo import families, list_models, resolve_model
+from ghn.zoo import families, find_family, list_models, resolve_model
 
 
 def test_names_of_all_libraries_build_on_meta():
@@ -60,3 +60,46 @@ def test_families_are_listed_with_their_models():
     assert {"timm", "torchvision", "transformers", "vits", "convnets", "gpts"} == set(families())
     assert "timm:resnet50" in list_models("timm")
     assert len(list_models("timm")) > 1000
+
+
+@pytest.mark.parametrize(
+    ("family", "model"),
+    [
+        ("timm", "resnet10t"),
+        ("torchvision", "squeezenet1_1"),
+        ("transformers", "fnet"),
+        ("convnets", "3:wide"),
+        ("gpts", "0"),
+        ("vits", "1:deep"),
+    ],
+)
+def test_models_of_every_family_are_built_fed_and_traced_alike(family, model):
+    found = find_family(family)
+
+    network, inputs = found.build(model), found.example(model)
+    args, kwargs = inputs.on(torch.device("cpu"))
+    network.eval()(*args, **kwargs)  # takes what the family says it takes
+
+    graph = found.graph(model)
+    used = {p: name for name, p in network.named_parameters()}.values()
+    assert set(used) == graph.specs.keys() | set(graph.untouched)
+
+
+@pytest.mark.parametrize("family", ["timm", "torchvision", "transformers", "vits"])
+def test_families_are_sampled_by_seed(family):
+    found = find_family(family)
+
+    drawn = [found.sample(seed) for seed in range(8)]
+
+    assert drawn == [found.sample(seed) for seed in range(8)]
+    assert len(set(drawn)) > 6
+
+
+def test_samplers_have_splits_and_libraries_have_none():
+    assert find_family("vits").sample(2, "wide") == "2:wide"
+    with pytest.raises(ConfigError, match="split must be"):
+        find_family("vits").sample(2, "broad")
+    with pytest.raises(ConfigError, match="timm are not split"):
+        find_family("timm").sample(2, "wide")
+    with pytest.raises(UnknownNameError, match="timm"):
+        find_family("tim")
