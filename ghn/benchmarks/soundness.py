@@ -153,7 +153,7 @@ def check_sample(
         batch, remaining = remaining[: count - len(results)], remaining[count - len(results) :]
         found = {name: known[name] for name in batch if name in known}
         missing = [name for name in batch if name not in found]
-        for name, result in run_each(work, missing, jobs, limits or Limits(240.0, 12.0)):
+        for name, result in run_each(work, missing, jobs, limits or Limits(600.0, 12.0)):
             failed = isinstance(result, processes.Failure)
             found[name] = Soundness(name, error=result.text) if failed else result
             if journal is not None:

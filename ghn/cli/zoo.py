@@ -150,7 +150,7 @@ def predict_family(
     pattern: Pattern = None,
     millions: Annotated[float, typer.Option(help="Largest model, in 1e6 elements.")] = 100.0,
     jobs: Annotated[int, typer.Option(help="Processes, each with one thread.", min=1)] = 2,
-    seconds: Annotated[float, typer.Option(help="Time limit of one model, in s.")] = 240.0,
+    seconds: Annotated[float, typer.Option(help="Time limit of one model, in s.")] = 600.0,
     checkpoint: CheckpointName = None,
     calibrate: Annotated[
         bool, typer.Option(help="Scale layers whose outputs are far from the usual size.")
