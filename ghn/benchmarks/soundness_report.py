@@ -72,12 +72,12 @@ def _markdown(family: str, results: list[Soundness], summary: dict[str, Any], co
         f"{summary['kept_share']:.2%} of all tensors were kept, {summary['scaled_share']:.0%} "
         "scaled by calibration.",
         "",
-        "| model | layers off | by, lowest and highest | the furthest | else |",
-        "|---|---|---|---|---|",
     ]
-    lines += [_row(r) for r in results if not r.sound]
+    if short := [_row(r) for r in results if not r.sound]:
+        head = "| model | layers off | by, lowest and highest | the furthest | else |"
+        lines += [head, "|---|---|---|---|---|", *short, ""]
     names = ", ".join(r.name.partition(":")[2] for r in results if r.sound)
-    return "\n".join([*lines, "", f"All holds for {summary['sound']}: {names}."]) + "\n"
+    return "\n".join([*lines, f"All holds for {summary['sound']}: {names}."]) + "\n"
 
 
 def _row(result: Soundness) -> str:
