@@ -20,7 +20,7 @@ from ghn.graphs.aten import CONSTANTS, LAYERS, NODES, READS_SHAPE, SHAPE_ONLY
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec
 from ghn.graphs.letters import activation_axes, stored_axes
 from ghn.graphs.parts import Part, Parts, Piece
-from ghn.graphs.patterns import fold_adapters, fold_rms_norms
+from ghn.graphs.patterns import adapter_role, fold_adapters, fold_rms_norms
 from ghn.graphs.record import Call
 from ghn.graphs.slots import DATA, Slot, attributes_of, conv_op, fan_in, slots_of
 
@@ -263,8 +263,13 @@ class GraphBuilder:
             role = ref.role or (part.role if part else others)
             if (ref.name, role) not in draft.parameters:
                 draft.parameters.append((ref.name, role))
-            if ref.name not in self.specs:
+            if self._is_undescribed(ref.name):
                 self.specs[ref.name] = self._spec(node, call, tensor, ref, role, slot, part)
+
+    def _is_undescribed(self, name: str) -> bool:
+        """Whether what a parameter is has to be said: at its first use; an adapter's on data."""
+        known = self.specs.get(name)
+        return known is None or bool(adapter_role(name) and not self.drafts[known.node].inputs)
 
     def _data_slot(self, draft: _Draft, tensor: Tensor, refs: tuple[Ref, ...]) -> Slot:
         """The role of a parameter that enters as data follows from the operator and its shape."""
