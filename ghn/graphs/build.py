@@ -439,7 +439,7 @@ def _count_sections(tensor: Tensor, offsets: set[int], channels: int) -> int:
     """Number of equal channel blocks at whose starts a layer's output is read, else 1."""
     axis = 1 if tensor.ndim == 4 else tensor.ndim - 1
     stride = tensor.stride(axis)
-    if tensor.shape[axis] == channels and stride:
+    if channels and tensor.shape[axis] == channels and stride:
         starts, size = {(o // stride) % channels for o in offsets}, channels
     else:  # a copy with the blocks moved to the front
         starts, size = offsets, tensor.numel() if tensor.shape[0] == len(offsets) else 0

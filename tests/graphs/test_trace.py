@@ -1,5 +1,7 @@
+import collections
 import copy
 import random
+import types
 
 import numpy as np
 import pytest
@@ -459,6 +461,8 @@ def test_bad_models_and_inputs_are_refused_in_words():
         trace(nn.ReLU(), torch.randn(2))
     with pytest.raises(UnsupportedModelError, match="run one batch"):
         trace(nn.LazyLinear(3), torch.randn(2, 2))
+    with pytest.raises(UnsupportedModelError, match=r"0.running_mean.* run one batch"):
+        trace(nn.Sequential(nn.LazyBatchNorm1d(affine=False), nn.Linear(2, 2)), torch.randn(2, 2))
     with pytest.raises(InputError, match="example_inputs must be"):
         trace(nn.Linear(2, 2), "text")
 
@@ -479,3 +483,60 @@ def test_inputs_are_inferred_for_hand_written_models():
     assert len(trace(flat).specs) == 4
     assert len(trace(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))).specs) == 3
     assert len(trace(nn.GRU(5, 6)).specs) == 4
+
+
+class Packed(nn.Module):
+    """Two heads, put together by a function."""
+
+    def __init__(self, pack):
+        super().__init__()
+        self.a, self.b, self.pack = nn.Linear(4, 3), nn.Linear(4, 3), pack
+
+    def forward(self, x):
+        return self.pack(self.a(x), self.b(x).exp())
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda a, b: torch.distributions.Normal(a, b),
+        lambda a, b: torch.distributions.Independent(torch.distributions.Normal(a, b), 1),
+        lambda a, b: torch.distributions.TransformedDistribution(
+            torch.distributions.Normal(0.0, 1.0), [torch.distributions.AffineTransform(a, b)]
+        ),
+        lambda a, b: {"policy": torch.distributions.Gamma(a.exp(), b), "value": [a]},
+        lambda a, b: collections.UserDict(a=a, b=b),
+        lambda a, b: collections.deque((a, b)),
+        lambda a, b: {a, b},
+        lambda a, b: types.SimpleNamespace(a=a, b=b),
+    ],
+)
+def test_outputs_are_found_in_whatever_a_model_returns(pack):
+    graph = trace(Packed(pack), torch.zeros(1, 4))
+
+    end = len(graph.nodes) - 1
+    last = {u for u, v in graph.edges if v == end}
+    before = {name for u in last for name, _ in graph.nodes[u].parameters}
+    assert {graph.nodes[u].op for u in last} >= {"exp"}
+    assert "a.weight" in before or "a.weight" in {
+        name for u, v in graph.edges if v in last for name, _ in graph.nodes[u].parameters
+    }
+
+
+def test_a_layer_without_outputs_is_traced_too():
+    graph = trace(nn.Sequential(nn.Linear(4, 0), nn.Linear(0, 3)), torch.zeros(1, 4))
+
+    assert [n.op for n in graph.nodes] == ["input", "linear", "linear", "output"]
+    assert graph.specs["0.weight"].shape == (0, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+@pytest.mark.parametrize("wrap", [nn.Sequential, lambda model: model, nn.DataParallel])
+def test_scripted_modules_are_refused_and_keep_their_values(wrap):
+    scripted = torch.jit.script(nn.Linear(4, 4))
+    before = scripted.weight.clone()
+
+    with pytest.raises(UnsupportedModelError, match="TorchScript"):
+        trace(wrap(scripted), torch.zeros(1, 4))
+
+    assert torch.equal(scripted.weight, before)
