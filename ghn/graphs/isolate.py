@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ghn.errors import UnsupportedModelError
-from ghn.graphs.values import Values, steers
+from ghn.graphs.values import Values, steers, storage_of
 
 __all__ = ["Twin", "isolate", "unwrap"]
 
@@ -125,9 +125,9 @@ class Twin:
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     """Return what two tensors have in common if they are one part of one storage."""
     if tensor.layout is not torch.strided:
-        return (id(tensor),)
+        return (storage_of(tensor),)
     layout = tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
-    return (tensor.untyped_storage()._cdata, *layout)
+    return (storage_of(tensor), *layout)
 
 
 def _noise(tensor: Tensor, device: torch.device) -> Tensor:

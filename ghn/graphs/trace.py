@@ -294,9 +294,9 @@ def _flatten(value: Any) -> list[Tensor]:
 
 def _needs_values(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, (NotImplementedError, EndlessLoopError)) or any(
-        word in text for word in ("meta", "data-dependent", "data dependent", "fake tensor")
-    )
+    words = ("meta", "data-dependent", "data dependent", "fake tensor", "fake impl")
+    known = isinstance(error, (NotImplementedError, EndlessLoopError))
+    return known or any(word in text for word in words)
 
 
 def _bytes(parameters: dict[str, nn.Parameter]) -> int:

@@ -540,3 +540,61 @@ def test_scripted_modules_are_refused_and_keep_their_values(wrap):
         trace(wrap(scripted), torch.zeros(1, 4))
 
     assert torch.equal(scripted.weight, before)
+
+
+class OnGraphs(nn.Module):
+    """Two graph convolutions; the neighbours are an input or a buffer, sparse or not."""
+
+    def __init__(self, adjacency=None):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.register_buffer("adjacency", adjacency)
+
+    def forward(self, x, adjacency=None):
+        adjacency = self.adjacency if adjacency is None else adjacency
+        return adjacency @ self.second((adjacency @ self.first(x)).relu())
+
+
+@pytest.mark.filterwarnings("ignore:.*Sparse CSR.*:UserWarning")
+@pytest.mark.parametrize("as_buffer", [False, True])
+@pytest.mark.parametrize("kind", ["to_sparse", "to_sparse_csr"])
+def test_sparse_tensors_are_data_like_others(kind, as_buffer):
+    dense = (torch.rand(5, 5) > 0.5).float()
+    sparse, x = getattr(dense, kind)(), torch.zeros(5, 4)
+
+    if as_buffer:
+        graph, plain = trace(OnGraphs(sparse), x), trace(OnGraphs(dense), x)
+    else:
+        graph, plain = trace(OnGraphs(), (x, sparse)), trace(OnGraphs(), (x, dense))
+
+    assert graph.edges == plain.edges
+    assert [(n.op, n.parameters) for n in graph.nodes] == [
+        (n.op, n.parameters) for n in plain.nodes
+    ]
+
+
+def test_a_table_with_rows_of_limited_length_is_a_table():
+    plain = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))
+    limited = nn.Sequential(nn.Embedding(9, 4, max_norm=1.0), nn.Linear(4, 9))
+    ids = torch.zeros(1, 3, dtype=torch.long)
+
+    assert trace(limited, ids) == trace(plain, ids)
+
+
+def test_operators_without_a_rule_for_meta_are_recorded_on_the_cpu():
+    @torch.library.custom_op("ghn_tests::product", mutates_args=())
+    def product(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return x @ w
+
+    class Custom(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(4, 3))
+
+        def forward(self, x):
+            return product(x, self.w)
+
+    graph = trace(Custom(), torch.zeros(2, 4))
+
+    assert [n.op for n in graph.nodes] == ["input", "other", "output"]
+    assert graph.parameters["w"] == [(1, "other")]
