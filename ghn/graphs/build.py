@@ -284,7 +284,9 @@ class GraphBuilder:
         if draft.op in _SCALE_OPS:
             return Slot("scale", axes)
         if draft.op == "add":
-            is_position = "t" in axes or any("t" in r.axes for r in refs)
+            vectors = all(self.parameters[r.name].shape == (draft.channels,) for r in refs)
+            # One bias for each member of an ensemble has as many axes as a table of positions.
+            is_position = ("t" in axes and not vectors) or any("t" in r.axes for r in refs)
             return Slot("position" if is_position else "bias", axes)
         if draft.op in ("grid_sample", "interpolate"):
             return Slot("position", axes)

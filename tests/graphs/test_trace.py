@@ -390,6 +390,27 @@ def test_an_ensemble_under_vmap_is_the_batched_product_that_it_is():
     assert mapped.specs == batched.specs
 
 
+def test_members_of_an_ensemble_have_weights_and_biases():
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.members = nn.ModuleList(nn.Linear(4, 5) for _ in range(3))
+
+        def forward(self, x):
+            parameters, _ = torch.func.stack_module_state(self.members)
+
+            def run(values):
+                return torch.func.functional_call(self.members[0], values, (x,))
+
+            return torch.vmap(run)(parameters).mean(0)
+
+    graph = trace(Ensemble(), torch.zeros(2, 4))
+
+    found = {(name.split(".")[-1], s.role, s.axes) for name, s in graph.specs.items()}
+    assert found == {("weight", "weight", "oi"), ("bias", "bias", "o")}
+    assert len(graph.specs) == 6
+
+
 def test_parameters_under_vmap_of_a_jacobian_are_touched():
     class Jacobian(nn.Module):
         def __init__(self):
