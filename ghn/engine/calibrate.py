@@ -57,7 +57,9 @@ def calibrate(
     scaling = _Scaling(set(names))
     handles = []
     for name, module in model.named_modules():
-        inner = {k: first[id(p)] for k, p in own_parameters(module).items()}
+        # A module may wrap its parameters anew whenever they are listed (PEFT's attention).
+        own_ids = {k: id(p) for k, p in own_parameters(module).items()}
+        inner = {k: first[i] for k, i in own_ids.items() if i in first}
         if inner and own.stds.get(name, [0.0])[0] > 0:
             scaling.layers[module] = (own.stds[name][0], inner)
             handles.append(module.register_forward_hook(scaling.hook, with_kwargs=True))

@@ -145,7 +145,7 @@ def drawn_inputs(
 
     Args:
         found: Values may be missing. Floating-point numbers become normally distributed ones;
-            integers without values become such from 1 to below `ids`.
+            integers without values become such from 1 to below `ids`. Sparse tensors stay.
         seed: Of what is drawn.
         batch: Number of images, which are what has four axes; as in `found` by default.
         ids: See `found`.
@@ -153,6 +153,8 @@ def drawn_inputs(
     generator = make_generator(seed, "drawn inputs")
 
     def fill(value: Tensor) -> Tensor:
+        if value.layout is not torch.strided:
+            return value
         if value.is_floating_point():
             images = batch is not None and value.ndim == 4
             shape = (batch, *value.shape[1:]) if images else value.shape

@@ -31,6 +31,7 @@ from ghn.engine.refine import refine
 from ghn.engine.report import Report
 from ghn.engine.select import Generate, Unsupported, keep_reasons
 from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
+from ghn.engine.spectral import fit_spectral_norms, spectral_vectors
 from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph
@@ -99,8 +100,9 @@ def predict_params(
     """Write predicted parameters into a model, in place; all of them, or on an error none.
 
     A model with values keeps its Parameter objects, so that an optimiser stays valid; its buffers,
-    modes and flags stay. A model on the meta device gets new Parameters, its own initialization
-    for those that are not predicted, and its buffers. Tied weights stay tied.
+    modes and flags stay, but for the vectors of spectral norms, which follow their weights. A model
+    on the meta device gets new Parameters, its own initialization for those that are not predicted,
+    and its buffers. Tied weights stay tied.
 
     Args:
         model: Any module: timm, transformers, torchvision or your own, on a CPU, CUDA or the meta
@@ -164,7 +166,8 @@ def predict_params(
     real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
     meta = {n: r for n, r in plan.recipes.items() if n not in real}
     check_targets(real, plan.parameters)
-    followed = plan.own is not None or batches is not None  # by what may fail when all is written
+    # By what may fail when all is written.
+    followed = bool(plan.own is not None or batches is not None or spectral_vectors(inner))
     undo = Snapshot(inner, _what_changes(inner, real, plan.parameters) if followed else ())
     complete, notes, scaled = False, plan.report.notes, {}
     try:
@@ -181,6 +184,8 @@ def predict_params(
             write(real, plan.parameters)
             forget_caches(inner)
             complete = not followed
+        named = parameter_names(inner)[0]
+        fit_spectral_norms(inner, [named[name] for name in plan.recipes])
         if plan.own is not None:
             scaled = calibrate_layers(inner, plan.own, real)
             forget_caches(inner)
@@ -350,6 +355,7 @@ def _has_meta(model: nn.Module) -> bool:
 def _what_changes(
     model: nn.Module, recipes: dict[str, Recipe], parameters: dict[str, nn.Parameter]
 ) -> list[Tensor]:
-    """Return the tensors with values that a prediction with recalibration writes into."""
+    """Return the tensors with values that a prediction and what follows it write into."""
     statistics = [b for norm in batch_norms(model) for b in norm.buffers(recurse=False)]
-    return [*(parameters[name] for name in recipes), *(b for b in statistics if not b.is_meta)]
+    statistics = [b for b in statistics if not b.is_meta] + spectral_vectors(model)
+    return [*(parameters[name] for name in recipes), *statistics]

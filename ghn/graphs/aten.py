@@ -50,6 +50,8 @@ LAYERS: dict[str, str] = {
     "vdot": "linear",
     "matmul": "linear",
     "_grouped_mm": "linear",
+    "_sparse_mm": "linear",
+    "_sparse_addmm": "linear",
     "_trilinear": "bilinear",
     "bilinear": "bilinear",
     "convolution": "conv",

@@ -20,9 +20,10 @@ from ghn.graphs.aten import CONSTANTS, LAYERS, NODES, READS_SHAPE, SHAPE_ONLY
 from ghn.graphs.graph import Node, ParamGraph, ParamSpec
 from ghn.graphs.letters import activation_axes, stored_axes
 from ghn.graphs.parts import Part, Parts, Piece
-from ghn.graphs.patterns import fold_adapters, fold_rms_norms
+from ghn.graphs.patterns import adapter_role, fold_adapters, fold_rms_norms
 from ghn.graphs.record import Call
 from ghn.graphs.slots import DATA, Slot, attributes_of, conv_op, fan_in, slots_of
+from ghn.graphs.values import storage_of
 
 __all__ = ["GraphBuilder"]
 
@@ -107,7 +108,7 @@ class GraphBuilder:
         self._values: list[Value] = []
         self._arguments: list[list[Value]] = []
         self._emitted: dict[int, int] = {}
-        self._storages = {_storage(t): name for name, t in parameters.items()}
+        self._storages = {storage_of(t): name for name, t in parameters.items()}
         self._leaves: dict[int, Value] = {
             id(t): Value(refs=(Ref(name),)) for name, t in parameters.items()
         }
@@ -155,6 +156,8 @@ class GraphBuilder:
                 self._note_sections(call, arguments)
                 self._follow_copy(call, arguments[0])
             return _union(arguments[1:2] if name == "copy" else arguments)
+        if name == "embedding_renorm":  # limits rows of a table in place
+            return arguments[0]
         if name in CONSTANTS or name in READS_SHAPE:
             if name == "_local_scalar_dense":
                 self._note_reading(call, _union(arguments))
@@ -187,7 +190,7 @@ class GraphBuilder:
     def _read(self, tensor: Tensor, writers: tuple[int, ...]) -> Value:
         if not writers:
             leaf = self._leaves.get(id(tensor))
-            if leaf is None and (owner := self._storages.get(_storage(tensor))) is not None:
+            if leaf is None and (owner := self._storages.get(storage_of(tensor))) is not None:
                 leaf = Value(refs=(Ref(owner),))
             return leaf or _CONSTANT
         if len(writers) == 1:
@@ -216,7 +219,7 @@ class GraphBuilder:
             if argument.refs and (argument.waiting is None or _contracts(slot)):
                 self._attach(node, call, source, argument.refs, slot)
         if op in ("linear", "conv") and call.outputs:
-            self._split[_storage(call.outputs[0])] = (node, call.outputs[0], set())
+            self._split[storage_of(call.outputs[0])] = (node, call.outputs[0], set())
         self._emitted[index] = node
         return node
 
@@ -263,8 +266,13 @@ class GraphBuilder:
             role = ref.role or (part.role if part else others)
             if (ref.name, role) not in draft.parameters:
                 draft.parameters.append((ref.name, role))
-            if ref.name not in self.specs:
+            if self._is_undescribed(ref.name):
                 self.specs[ref.name] = self._spec(node, call, tensor, ref, role, slot, part)
+
+    def _is_undescribed(self, name: str) -> bool:
+        """Whether what a parameter is has to be said: at its first use; an adapter's on data."""
+        known = self.specs.get(name)
+        return known is None or bool(adapter_role(name) and not self.drafts[known.node].inputs)
 
     def _data_slot(self, draft: _Draft, tensor: Tensor, refs: tuple[Ref, ...]) -> Slot:
         """The role of a parameter that enters as data follows from the operator and its shape."""
@@ -276,7 +284,9 @@ class GraphBuilder:
         if draft.op in _SCALE_OPS:
             return Slot("scale", axes)
         if draft.op == "add":
-            is_position = "t" in axes or any("t" in r.axes for r in refs)
+            vectors = all(self.parameters[r.name].shape == (draft.channels,) for r in refs)
+            # One bias for each member of an ensemble has as many axes as a table of positions.
+            is_position = ("t" in axes and not vectors) or any("t" in r.axes for r in refs)
             return Slot("position" if is_position else "bias", axes)
         if draft.op in ("grid_sample", "interpolate"):
             return Slot("position", axes)
@@ -296,7 +306,7 @@ class GraphBuilder:
         shape = tuple(stored.shape)
         axes = ref.axes if len(ref.axes) == stored.ndim else part.axes if part else ""
         if not axes:
-            same = self._storages.get(_storage(tensor)) == ref.name
+            same = self._storages.get(storage_of(tensor)) == ref.name
             axes = stored_axes(stored, tensor, slot.axes, same)
         count = (part.fan_in if part else 0) or fan_in(axes, shape, call)
         groups = int(self.drafts[node].attributes.get("groups", 1))
@@ -314,14 +324,14 @@ class GraphBuilder:
 
     def _follow_copy(self, call: Call, value: Value) -> None:
         """A rearranged copy of a fused projection is split where the projection would be."""
-        known = self._split.get(_storage(call.sources[0][0]))
+        known = self._split.get(storage_of(call.sources[0][0]))
         if known is not None and value.nodes == (known[0],):
-            self._split[_storage(call.outputs[0])] = (known[0], call.outputs[0], set())
+            self._split[storage_of(call.outputs[0])] = (known[0], call.outputs[0], set())
 
     def _note_sections(self, call: Call, arguments: list[Value]) -> None:
         """Remember at which offsets the output of a linear or convolution is read."""
         for (tensor, _), value in zip(call.sources, arguments, strict=True):
-            known = self._split.get(_storage(tensor)) if len(value.nodes) == 1 else None
+            known = self._split.get(storage_of(tensor)) if len(value.nodes) == 1 else None
             if known is not None and known[0] == value.nodes[0]:
                 known[2].add(int(tensor.storage_offset()))
 
@@ -401,10 +411,6 @@ def _contracts(slot: Slot) -> bool:
     return slot is not DATA and slot.role != "position"
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
 def _union(values: Sequence[Value]) -> Value:
     if len(values) == 1:
         return values[0]
@@ -434,7 +440,7 @@ def _count_sections(tensor: Tensor, offsets: set[int], channels: int) -> int:
     """Number of equal channel blocks at whose starts a layer's output is read, else 1."""
     axis = 1 if tensor.ndim == 4 else tensor.ndim - 1
     stride = tensor.stride(axis)
-    if tensor.shape[axis] == channels and stride:
+    if channels and tensor.shape[axis] == channels and stride:
         starts, size = {(o // stride) % channels for o in offsets}, channels
     else:  # a copy with the blocks moved to the front
         starts, size = offsets, tensor.numel() if tensor.shape[0] == len(offsets) else 0

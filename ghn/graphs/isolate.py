@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ghn.errors import UnsupportedModelError
-from ghn.graphs.values import Values, steers
+from ghn.graphs.values import Values, steers, storage_of
 
 __all__ = ["Twin", "isolate", "unwrap"]
 
@@ -27,13 +28,14 @@ _OWN = frozenset(vars(nn.Module()))
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside `torch.compile`, DistributedDataParallel and DataParallel."""
-    while True:
+    while not isinstance(model, torch.jit.ScriptModule):
         if isinstance(inner := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
             model = inner
         elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
         else:
-            return model
+            break
+    return model
 
 
 class Twin:
@@ -63,6 +65,18 @@ class Twin:
             self.stand_ins[id(tensor)] = found
             self._originals.append(tensor)
         return found
+
+    def holding(self, tensor: Tensor) -> Tensor:
+        """Return the stand-in of a tensor, or of the one that a module has put in its place since.
+
+        The multi-head attention of PEFT wraps its weights anew whenever parameters are listed.
+        """
+        if id(tensor) not in self.stand_ins:
+            place = _place(tensor)
+            for original in self._originals:
+                if _place(original) == place:
+                    return self.of(original)
+        return self.of(tensor)
 
     def _make(self, tensor: Tensor) -> Tensor:
         if tensor.device == self.device and tensor.is_meta:
@@ -108,6 +122,14 @@ class Twin:
         return twin
 
 
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what two tensors have in common if they are one part of one storage."""
+    if tensor.layout is not torch.strided:
+        return (storage_of(tensor),)
+    layout = tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+    return (storage_of(tensor), *layout)
+
+
 def _noise(tensor: Tensor, device: torch.device) -> Tensor:
     generator = torch.Generator(device=device).manual_seed(0)
     empty = torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
@@ -132,10 +154,22 @@ def isolate(model: nn.Module, device: torch.device, values: Values | None = None
     try:
         for module in modules:
             _substitute(module, twin)
-        yield twin
+        with _no_cached_weights():
+            yield twin
     finally:
         for module, state in zip(modules, saved, strict=True):
             _restore(module, state)
+
+
+@contextmanager
+def _no_cached_weights() -> Iterator[None]:
+    """Keep the block out of `parametrize.cached()`: weights are made, and none is remembered."""
+    before = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = before
 
 
 State = tuple[dict[str, Any], dict[str, Any]]

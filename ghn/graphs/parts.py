@@ -4,7 +4,7 @@ A weight can be copied, concatenated, summed or multiplied from low-rank factors
 it. The weight's letters are followed back through the calls that made it, along with its role and
 its fan-in: pieces of a concatenation and summands share the role, factors of a product divide the
 axes among them, and what is only multiplied with the weight is left out. Where letters cannot be
-followed, the largest parameter takes the role and axes are matched by size.
+followed, the largest parameters take the role and axes are matched by size.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from ghn.graphs.aten import NODES, SHAPE_ONLY
 from ghn.graphs.letters import carried_axes, stored_axes
 from ghn.graphs.record import Call
+from ghn.graphs.values import storage_of
 
 __all__ = ["Part", "Parts", "Piece"]
 
@@ -82,14 +83,14 @@ class Parts:
         self._calls = calls
         self._parameters = parameters
         self._names_in = names_in
-        self._owners = {_storage(t): name for name, t in parameters.items()}
+        self._owners = {storage_of(t): name for name, t in parameters.items()}
 
     def of(self, weight: Piece) -> dict[str, Part]:
         """Return the parts of a weight by parameter; factors and gains on it are not among them."""
         return self._follow(weight, set())
 
     def _follow(self, piece: Piece, seen: set[tuple[tuple[int, ...], str]]) -> dict[str, Part]:
-        owner = self._owners.get(_storage(piece.tensor))
+        owner = self._owners.get(storage_of(piece.tensor))
         if owner is not None:
             axes = stored_axes(self._parameters[owner], piece.tensor, piece.axes, True)
             return {owner: Part(piece.role, axes, piece.fan_in, piece.side)}
@@ -107,9 +108,10 @@ class Parts:
         return _merged(found) or self._largest(piece, names)
 
     def _largest(self, piece: Piece, names: Sequence[str]) -> dict[str, Part]:
-        name = max(names, key=lambda n: self._parameters[n].numel())
-        axes = stored_axes(self._parameters[name], piece.tensor, piece.axes, False)
-        return {name: Part(piece.role, axes, 0, piece.side)}
+        most = max(self._parameters[name].numel() for name in names)
+        largest = {n: self._parameters[n] for n in names if self._parameters[n].numel() == most}
+        axes = {n: stored_axes(t, piece.tensor, piece.axes, False) for n, t in largest.items()}
+        return {name: Part(piece.role, axes[name], 0, piece.side) for name in largest}
 
     def _maker(self, piece: Piece) -> Call | None:
         """Return the call that filled the storage of which a tensor is a view, if it was one."""
@@ -117,7 +119,7 @@ class Parts:
         while len(writers) == 1:
             call = self._calls[writers[0]]
             is_view = call.name in SHAPE_ONLY and call.name != "copy" and call.sources
-            if not is_view or _storage(call.sources[0][0]) != _storage(piece.tensor):
+            if not is_view or storage_of(call.sources[0][0]) != storage_of(piece.tensor):
                 return call
             writers = call.sources[0][1]
         return None
@@ -187,7 +189,3 @@ def _merged(found: Iterable[dict[str, Part]]) -> dict[str, Part]:
     for parts in found:
         result = parts | result
     return result
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

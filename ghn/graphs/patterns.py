@@ -8,9 +8,10 @@ pruned.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
-__all__ = ["fold_adapters", "fold_rms_norms"]
+__all__ = ["adapter_role", "fold_adapters", "fold_rms_norms"]
 
 
 # What signals are divided by, from the last operator to the first.
@@ -29,6 +30,11 @@ _ADAPTERS = {
     "hada_w2_b": "lora_a",
 }
 _LARGEST_ADAPTER = 32  # nodes; DoRA has 14
+# What adapters are made of: products, sums, and DoRA's norm of a weight.
+_LINEAR_MAPS = frozenset(
+    {"linear", "conv", "depthwise_conv", "conv_transpose", "embedding", "matmul"}
+    | {"add", "mul", "div", "l2_norm"}
+)
 
 
 class Draft(Protocol):
@@ -66,8 +72,8 @@ def fold_adapters(drafts: list[Any]) -> tuple[dict[str, tuple[str, int]], dict[i
     """Hang the parameters of low-rank adapters on the layers that they adapt.
 
     An adapter is told by the names of its parameters, which are those of LoRA, DoRA and LoHa in
-    PEFT, and by where it stands: it reads what a layer reads, or the layer's output, and a sum adds
-    it to that output.
+    PEFT, and by what it does: it is a linear map of what a layer reads, a sum adds it to that
+    layer's output, and nothing else reads any of it. Otherwise it stays a branch of its own.
 
     Args:
         drafts: Nodes in topological order; changed in place.
@@ -77,48 +83,85 @@ def fold_adapters(drafts: list[Any]) -> tuple[dict[str, tuple[str, int]], dict[i
     """
     moved: dict[str, tuple[str, int]] = {}
     merged: dict[int, int] = {}
+    if not any(adapter_role(name) for draft in drafts for name, _ in draft.parameters):
+        return moved, merged
+    readers = _readers(drafts)
     for index, draft in enumerate(drafts):
         draft.inputs = tuple(merged.get(u, u) for u in draft.inputs)
-        if draft.op != "add" or draft.parameters or len(draft.inputs) != 2:
-            continue
-        for layer, tip in (draft.inputs, draft.inputs[::-1]):
-            nodes = _adapter(drafts, layer, tip)
-            if not nodes:
+        for layer in _adapted(drafts, index):
+            nodes = _adapter(drafts, layer, draft.inputs)
+            if not nodes or any(readers[n] - {index, *nodes} for n in (layer, *nodes)):
                 continue
-            names = dict.fromkeys(name for node in nodes for name, _ in drafts[node].parameters)
-            roles = [(name, role) for name in names if (role := _adapter_role(name))]
-            drafts[layer].parameters += roles
-            moved |= {name: (role, layer) for name, role in roles}
+            held = [pair for node in nodes for pair in drafts[node].parameters]
+            roles = {n: "bias" if r == "bias" else adapter_role(n) for n, r in held}
+            drafts[layer].parameters += [(n, r) for n, r in roles.items() if adapter_role(n)]
+            for name, _ in drafts[layer].parameters:
+                if name in roles and adapter_role(name):
+                    moved.setdefault(name, (roles[name], layer))
             for node in nodes:
                 drafts[node].parameters = []
-            merged[index] = layer
+            merged[index], readers[layer] = layer, readers[index]
             break
     return moved, merged
 
 
-def _adapter(drafts: list[Any], layer: int, tip: int) -> list[int]:
-    """Return the nodes from a layer's inputs or output to `tip`; none if they are no adapter.
-
-    They hold parameters of an adapter, and of others only such as the layer has too.
-    """
-    own = {name for name, _ in drafts[layer].parameters}
-    ends = {layer, *drafts[layer].inputs}
-    waiting, found, roles = [tip], set[int](), set[str]()
-    while waiting:
-        node = waiting.pop()
-        if node in found or node in ends:
-            continue
-        found.add(node)
-        strangers = [name for name, _ in drafts[node].parameters if name not in own]
-        roles |= {_adapter_role(name) for name in strangers}
-        if "" in roles or len(found) > _LARGEST_ADAPTER or drafts[node].op == "input":
-            return []
-        waiting += drafts[node].inputs
-    return sorted(found) if own and {"lora_a", "lora_b"} <= roles else []
-
-
-def _adapter_role(name: str) -> str:
+def adapter_role(name: str) -> str:
+    """Return the role of an adapter's parameter by its name; empty if it is none."""
     return next((_ADAPTERS[part] for part in name.split(".") if part in _ADAPTERS), "")
+
+
+def _readers(drafts: list[Any]) -> list[set[int]]:
+    """Return what reads each node, of that which leads to the output or holds parameters."""
+    readers: list[set[int]] = [set() for _ in drafts]
+    for index in range(len(drafts) - 1, -1, -1):
+        if readers[index] or drafts[index].parameters or index == len(drafts) - 1:
+            for source in drafts[index].inputs:
+                readers[source].add(index)
+    return readers
+
+
+def _adapted(drafts: list[Any], index: int) -> list[int]:
+    """Return the layers that a sum may adapt: what it adds up, or scales and adds up (DoRA)."""
+    draft = drafts[index]
+    if draft.op != "add" or draft.parameters or len(draft.inputs) != 2:
+        return []
+    scaled = [u for tip in draft.inputs if drafts[tip].op == "mul" for u in drafts[tip].inputs]
+    found = dict.fromkeys((*draft.inputs, *scaled))
+    return [u for u in found if any(not adapter_role(name) for name, _ in drafts[u].parameters)]
+
+
+def _adapter(drafts: list[Any], layer: int, tips: tuple[int, ...]) -> list[int]:
+    """Return the nodes between what a layer reads and `tips`; none if they are no adapter.
+
+    They hold parameters of an adapter, and of others only such as the layer has too. No shortcut
+    leads past these, and what comes first in the adapter does not read the layer's output.
+    """
+    own, reads = {name for name, _ in drafts[layer].parameters}, set(drafts[layer].inputs)
+    found = _between({layer, *reads}, drafts, tips)
+    held = {node: {adapter_role(n) for n, _ in drafts[node].parameters} for node in found}
+    strangers = {n for node in found for n, _ in drafts[node].parameters if n not in own}
+    downs = [node for node, roles in held.items() if "lora_a" in roles]
+    holders = {node for node, roles in held.items() if roles - {""}}
+    is_adapter = (
+        {"lora_a", "lora_b"} <= set().union(*held.values())
+        and all(map(adapter_role, strangers))
+        and len(found) <= _LARGEST_ADAPTER
+        and all(drafts[node].op in _LINEAR_MAPS for node in found)
+        and not any(layer in drafts[u].inputs for u in _between({layer, *reads}, drafts, downs))
+        and not reads & _between({layer, *holders}, drafts, tips)
+    )
+    return sorted(found) if is_adapter else []
+
+
+def _between(ends: set[int], drafts: list[Any], tips: Iterable[int]) -> set[int]:
+    """Return the nodes that lead to `tips`, without `ends` and what leads to these alone."""
+    waiting, found = list(tips), set[int]()
+    while waiting and len(found) <= _LARGEST_ADAPTER:
+        node = waiting.pop()
+        if node not in ends and node not in found:
+            found.add(node)
+            waiting += drafts[node].inputs
+    return found
 
 
 def _normalised(drafts: list[Any], index: int) -> int | None:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from ghn.graphs.meta_outputs import meta_output
 from ghn.graphs.questions import Questions
-from ghn.graphs.values import Values, tensors_in
+from ghn.graphs.values import Values, storage_of, tensors_in
 
 __all__ = ["Call", "Recorder"]
 
@@ -129,7 +129,7 @@ class Recorder:
         writer = self._writer.get(id(tensor), -1)
         found: tuple[int, ...] = () if writer < 0 else (writer,)
         if self._storage_writes:
-            writes = self._storage_writes.get(_storage(tensor))
+            writes = self._storage_writes.get(storage_of(tensor))
             if writes is not None:
                 found += tuple(w for w in writes if w > writer)
         return found
@@ -156,7 +156,7 @@ class Recorder:
             self._writer[id(tensor)] = index
         for tensor in written or ():
             self._writer[id(tensor)] = index
-            self._storage_writes.setdefault(_storage(tensor), []).append(index)
+            self._storage_writes.setdefault(storage_of(tensor), []).append(index)
 
     def note_guesses(self) -> None:
         """File a call for each tensor whose unknown values were asked for since the last time."""
@@ -205,10 +205,6 @@ class Recorder:
 def _is_transformed() -> bool:
     """Whether `torch.func` wraps tensors (vmap, jacrev): below it come plain operators."""
     return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 @contextmanager

@@ -66,6 +66,7 @@ _PRODUCTS: dict[str, tuple[int, int, int | None]] = {
     "bmm": (0, 1, None),
     "matmul": (0, 1, None),
     "_grouped_mm": (0, 1, None),
+    "_sparse_mm": (0, 1, None),
     "mv": (0, 1, None),
     "dot": (0, 1, None),
     "vdot": (0, 1, None),
@@ -73,6 +74,7 @@ _PRODUCTS: dict[str, tuple[int, int, int | None]] = {
     "baddbmm": (1, 2, 0),
     "addbmm": (1, 2, 0),
     "addmv": (1, 2, 0),
+    "_sparse_addmm": (1, 2, 0),
 }
 _CELL = ("weight", "recurrent_weight", "bias", "recurrent_bias")
 _GATES = {"lstm": 4, "lstm_cell": 4, "gru": 3, "gru_cell": 3}

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
 
 from ghn.errors import GHNError, InputError, TraceError, UnsupportedModelError
 from ghn.graphs.buffers import initialise_counts
@@ -77,7 +79,8 @@ def trace(model: nn.Module, example_inputs: Any = None) -> ParamGraph:
     Raises:
         InputError: If no input can be inferred, or the model refuses the given one.
         TraceError: If the forward pass fails or cannot be recorded.
-        UnsupportedModelError: If the module has no parameters, or uninitialised ones.
+        UnsupportedModelError: If the module has no parameters or uninitialised tensors, or is
+            scripted.
 
     Example:
         >>> trace(nn.Linear(4, 2), torch.empty(1, 4)).parameters
@@ -119,10 +122,16 @@ def _check_traceable(model: nn.Module, parameters: dict[str, nn.Parameter]) -> N
         raise UnsupportedModelError(
             f"{type(model).__name__} has no parameters; there is nothing to trace or predict"
         )
-    lazy = [n for n, p in parameters.items() if nn.parameter.is_lazy(p)]
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is or holds a module compiled by TorchScript; trace the plain "
+            "model instead"
+        )
+    held = {**parameters, **dict(model.named_buffers())}
+    lazy = [n for n, tensor in held.items() if nn.parameter.is_lazy(tensor)]
     if lazy:
         raise UnsupportedModelError(
-            f"parameters without a shape yet: {', '.join(lazy[:5])}; run one batch through the "
+            f"tensors without a shape yet: {', '.join(lazy[:5])}; run one batch through the "
             "model so that its lazy modules are initialised"
         )
 
@@ -213,7 +222,8 @@ def recorded(model: nn.Module, inputs: ExampleInputs, device: torch.device) -> I
             except Exception as error:
                 guessed = recorder.guessed
                 raise ForwardError(Failure(error, len(recorder.calls), guessed)) from error
-        yield Recording(recorder, _flatten((args, kwargs)), _flatten(output), twin.of, device)
+        outputs = _flatten(output) or _flatten(getattr(output, "__dict__", None))
+        yield Recording(recorder, _flatten((args, kwargs)), outputs, twin.holding, device)
 
 
 def _trace_on(
@@ -265,23 +275,28 @@ def _quiet_backends() -> Iterator[None]:
 
 
 def _flatten(value: Any) -> list[Tensor]:
-    """Return the tensors of a nested structure: tuples, lists, mappings and dataclasses."""
+    """Return the tensors of a nested structure: collections, mappings, dataclasses, distributions.
+
+    What other objects hold inside of these, such as caches, is not counted.
+    """
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return [t for v in value.values() for t in _flatten(v)]
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list, set, frozenset, deque)):
         return [t for v in value for t in _flatten(v)]
     if hasattr(value, "__dataclass_fields__"):
         return [t for f in value.__dataclass_fields__ for t in _flatten(getattr(value, f))]
+    if isinstance(value, (Distribution, Transform)):
+        return [t for v in vars(value).values() for t in _flatten(v)]
     return []
 
 
 def _needs_values(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, (NotImplementedError, EndlessLoopError)) or any(
-        word in text for word in ("meta", "data-dependent", "data dependent", "fake tensor")
-    )
+    words = ("meta", "data-dependent", "data dependent", "fake tensor", "fake impl")
+    known = isinstance(error, (NotImplementedError, EndlessLoopError))
+    return known or any(word in text for word in words)
 
 
 def _bytes(parameters: dict[str, nn.Parameter]) -> int:

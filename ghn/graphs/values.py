@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Values", "steers", "tensors_in"]
+__all__ = ["Values", "steers", "storage_of", "tensors_in"]
 
 META = torch.device("meta")
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ class Values:
         if not tensor.is_meta:
             return tensor
         value = self._known.get(id(tensor))
-        if value is None or value.untyped_storage()._cdata in self._stale:
+        if value is None or storage_of(value) in self._stale:
             return None
         return value
 
@@ -77,7 +77,7 @@ class Values:
     def forget(self, tensor: Tensor) -> None:
         """Drop the value of a tensor, and of its views, after an unknown write."""
         if (old := self._known.get(id(tensor))) is not None:
-            self._stale.add(old.untyped_storage()._cdata)
+            self._stale.add(storage_of(old))
             self._alive.append(old)
 
     def assumed(self, tensor: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Values:
     ) -> None:
         outputs = list(tensors_in((output,)))
         read = list(tensors_in((*args, *kwargs.values())))
-        if name in _OVERWRITES and read[0].untyped_storage().nbytes() == read[0].nbytes:
+        if name in _OVERWRITES and _fills_storage(read[0]):
             self._overwrite(args, kwargs)
             return
         known = name not in _RANDOM and all(self.get(t) is not None for t in read)
@@ -198,6 +198,12 @@ def steers(tensor: Tensor) -> bool:
     return tensor.numel() <= MAX_ELEMENTS
 
 
+def storage_of(tensor: Tensor) -> int:
+    """Return a number that tensors share that share memory; sparse ones share none."""
+    has_storage = tensor.layout in (torch.strided, torch.jagged)
+    return tensor.untyped_storage()._cdata if has_storage else -id(tensor)
+
+
 def tensors_in(values: Any) -> Any:
     """Yield the tensors of nested tuples and lists, in order."""
     for value in values:
@@ -205,6 +211,11 @@ def tensors_in(values: Any) -> Any:
             yield value
         elif isinstance(value, (tuple, list)):
             yield from tensors_in(value)
+
+
+def _fills_storage(tensor: Tensor) -> bool:
+    strided = tensor.layout is torch.strided
+    return strided and tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 class _Selection:

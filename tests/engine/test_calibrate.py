@@ -335,3 +335,24 @@ def test_recalibration_over_no_batch_is_refused_and_keeps_the_statistics(ghn):
         predict_params(model, torch.zeros(1, 3, 8, 8), checkpoint=ghn, recalibrate=[])
 
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_adapted_attention_that_wraps_its_weights_anew_is_calibrated_around(ghn):
+    peft = pytest.importorskip("peft")
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.attention(x, x, x, need_weights=False)[0])
+
+    model = peft.get_peft_model(Attention(), peft.LoraConfig(r=2, target_modules=["attention"]))
+    x = torch.randn(2, 5, 8)
+
+    report = predict_params(model, x, checkpoint=ghn, unsupported="predict", calibrate=True)
+
+    assert not report.kept
+    assert model(x).isfinite().all()

@@ -110,3 +110,12 @@ def test_batch_norms_of_texts_and_of_lists_of_images_see_several_examples():
 def test_a_forward_pass_that_fails_is_an_error_with_the_form_of_the_input():
     with pytest.raises(InputError, match=r"fails on drawn inputs of the form \(float32\[1, 7\]\)"):
         measure(nn.Linear(4, 2), ExampleInputs((torch.empty(1, 7),)))
+
+
+def test_sparse_inputs_are_what_they_were():
+    adjacency = torch.eye(3).to_sparse()
+
+    drawn = drawn_inputs(ExampleInputs((torch.zeros(3, 2), adjacency), {}), seed=0)
+
+    assert drawn.args[0].std() > 0
+    assert drawn.args[1] is adjacency

@@ -118,3 +118,43 @@ def test_a_run_on_the_cpu_leaves_parameters_as_they_are(monkeypatch):
 
     assert any("recorded on the CPU" in note for note in graph.assumptions)
     assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("used_before", [False, True])
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_weights_that_are_cached_outside_are_made_anew_inside(device, used_before, monkeypatch):
+    monkeypatch.setattr(sys.modules["ghn.graphs.trace"], "META", torch.device(device))
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+    with nn.utils.parametrize.cached():
+        before = layer.weight if used_before else None
+        graph = trace(layer, torch.zeros(1, 4))
+        after = layer.weight
+
+    assert graph.specs["parametrizations.weight.original"].role == "weight"
+    assert after.device.type == "cpu"
+    assert before is None or after is before
+
+
+def test_a_parameter_that_a_module_wraps_anew_is_still_the_same():
+    peft = pytest.importorskip("peft")
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    model = Attention()
+    x = torch.zeros(1, 5, 8)
+    plain = trace(model, x)
+    config = peft.LoraConfig(r=2, target_modules=["attention"])
+
+    graph = trace(peft.get_peft_model(model, config), x)
+
+    assert [n.op for n in graph.nodes] == [n.op for n in plain.nodes]
+    assert graph.edges == plain.edges
+    assert not graph.untouched
+    roles = sorted(spec.role for spec in graph.specs.values())
+    assert roles == 2 * ["bias"] + 2 * ["lora_a"] + 2 * ["lora_b"] + 2 * ["weight"]

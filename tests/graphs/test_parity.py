@@ -216,3 +216,90 @@ def test_adapters_of_a_transformer_leave_its_graph_as_it_was():
     assert [n.op for n in graph.nodes] == [n.op for n in plain.nodes]
     assert graph.edges == plain.edges
     assert sum(spec.role == "lora_a" for spec in graph.specs.values()) == 2 * 5 + 1
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "settings"),
+    [
+        (lambda: nn.Conv2d(3, 4, 3, padding=1), (1, 3, 8, 8), {"use_dora": True}),
+        (lambda: nn.Embedding(11, 8), (), {"use_dora": True}),
+        (lambda: nn.Embedding(11, 8), (), {}),
+        (lambda: nn.Linear(8, 6), (1, 8), {"use_dora": True, "lora_dropout": 0.5}),
+        (lambda: nn.Linear(8, 6), (1, 8), {"lora_bias": True}),
+    ],
+)
+def test_adapters_of_all_kinds_of_layers_are_described_by_what_they_do_to_signals(
+    make, shape, settings
+):
+    peft = pytest.importorskip("peft")
+    model = nn.Sequential(make(), nn.ReLU())
+    inputs = torch.zeros(shape) if shape else torch.zeros(1, 5, dtype=torch.long)
+    plain = trace(model, inputs)
+    weight = plain.specs["0.weight"]
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["0"], **settings))
+
+    graph = trace(adapted, inputs)
+
+    assert [n.op for n in graph.nodes] == [n.op for n in plain.nodes]
+    assert graph.edges == plain.edges
+    assert {spec.node for spec in graph.specs.values()} == {1}
+    for name, spec in graph.specs.items():
+        if "lora_magnitude_vector" in name:
+            assert spec.role == "magnitude"
+        elif name.endswith("bias"):
+            assert spec.role == "bias"
+        elif "_A" in name:  # an embedding's is stored as output x row
+            wanted = "ov" if weight.role == "table" else weight.axes
+            assert (spec.role, spec.axes, spec.fan_in) == ("lora_a", wanted, weight.fan_in)
+        elif "_B" in name:
+            kernel = "kk" if "k" in weight.axes else ""
+            assert (spec.role, spec.axes, spec.fan_in) == ("lora_b", "oi" + kernel, 2)
+
+
+class Adapted(nn.Module):
+    """A layer beside what has the names of an adapter; `kind` says how they are put together."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.stem, self.layer = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.lora_A, self.lora_B = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+        self.kind = kind
+
+    def forward(self, x):
+        x = self.stem(x)
+        down = self.lora_A(x)
+        change = self.lora_B(down.relu() if self.kind == "not linear" else down)
+        if self.kind == "added to what it reads":
+            return x + change
+        y = self.layer(x)
+        others = {"its output": change, "its middle": down, "the layer's output": y}
+        total = x + change + y if self.kind == "added first" else y + change
+        return (total, others[self.kind]) if self.kind in others else total
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("not linear", "added to what it reads", "added first"),
+        *("its output", "its middle", "the layer's output"),
+    ],
+)
+def test_what_only_has_the_names_of_an_adapter_stays_a_branch(kind):
+    graph = trace(Adapted(kind), torch.zeros(1, 8))
+
+    linear = [n for n in graph.nodes if n.op == "linear"]
+    assert all(len({name.rpartition(".")[0] for name, _ in n.parameters}) == 1 for n in linear)
+    assert {spec.role for spec in graph.specs.values()} == {"weight", "bias"}
+    assert [n.op for n in graph.nodes].count("add") == 1 + (kind == "added first")
+    assert [n.op for n in graph.nodes].count("relu") == (kind == "not linear")
+
+
+def test_an_adapted_layer_that_runs_twice_is_described_at_its_first_run():
+    peft = pytest.importorskip("peft")
+    layer = nn.Linear(8, 8)
+    model = nn.Sequential(layer, nn.ReLU(), layer)
+    graph = trace(
+        peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["0"])), torch.zeros(1, 8)
+    )
+
+    assert all(graph.specs[name].node == uses[0].node for name, uses in graph.parameters.items())

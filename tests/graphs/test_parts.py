@@ -168,3 +168,19 @@ def test_letters_of_an_einsum_follow_its_equation_where_all_sizes_are_equal(equa
     )
 
     assert found == {"w": ("weight", axes, 4 ** axes.count("i"))}
+
+
+def test_weights_that_are_averaged_share_the_role():
+    class Soup(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.ParameterList([torch.randn(3, 4) for _ in range(3)])
+
+        def forward(self, x):
+            return F.linear(x, torch.stack(list(self.weights)).mean(0))
+
+    graph = trace(Soup(), torch.zeros(1, 4))
+
+    found = {(s.role, s.axes, s.fan_in, s.node) for s in graph.specs.values()}
+    assert found == {("weight", "oi", 4, 1)}
+    assert len(graph.specs) == 3

@@ -15,6 +15,7 @@ from ghn.graphs.channels.layouts import Layouts
 from ghn.graphs.channels.operators import not_understood, rule_of
 from ghn.graphs.channels.rules import Step
 from ghn.graphs.record import Call
+from ghn.graphs.values import storage_of
 
 __all__ = ["Propagation"]
 
@@ -49,7 +50,7 @@ class Propagation:
             why = held.get(name)
             layout = self.ops.fresh(shape) if why is None else self.ops.still(shape, why)
             self._put(tensor, layout)
-            self._owners[_storage(tensor)] = layout
+            self._owners[storage_of(tensor)] = layout
         for tensor in inputs:
             self._put(tensor, self.ops.still(tensor.shape, "input of the model"))
         # Tensors are told apart by their addresses: they are kept, so that none is given twice.
@@ -59,7 +60,7 @@ class Propagation:
         """Return the layout of a tensor."""
         layout = self._layouts.get(id(tensor))
         if layout is None or layout.shape != tuple(tensor.shape):
-            owner = self._owners.get(_storage(tensor))
+            owner = self._owners.get(storage_of(tensor))
             if owner is not None:
                 self.ops.fix_all(owner, "seen by the model in another shape")
             layout = self.ops.still(tensor.shape, "a constant")
@@ -109,7 +110,3 @@ class Propagation:
         if isinstance(value, dict):
             return {k: self._layouts_in(v) for k, v in value.items()}
         return value
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
