@@ -24,7 +24,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ghn.engine.outputs import Outputs, floats_of, own_parameters, run_steadily
+from ghn.engine.outputs import (
+    Outputs,
+    floats_of,
+    own_parameters,
+    run_steadily,
+    shortens_rows,
+)
 
 __all__ = ["calibrate"]
 
@@ -60,7 +66,7 @@ def calibrate(
         # A module may wrap its parameters anew whenever they are listed (PEFT's attention).
         own_ids = {k: id(p) for k, p in own_parameters(module).items()}
         inner = {k: first[i] for k, i in own_ids.items() if i in first}
-        if inner and own.stds.get(name, [0.0])[0] > 0:
+        if inner and not shortens_rows(module) and own.stds.get(name, [0.0])[0] > 0:
             scaling.layers[module] = (own.stds[name][0], inner)
             handles.append(module.register_forward_hook(scaling.hook, with_kwargs=True))
     try:

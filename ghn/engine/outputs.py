@@ -28,6 +28,7 @@ __all__ = [
     "measure",
     "own_parameters",
     "run_steadily",
+    "shortens_rows",
 ]
 
 BATCH = 4  # images; a batch norm needs more than one
@@ -121,6 +122,11 @@ def own_parameters(module: nn.Module) -> dict[str, Tensor]:
     return own
 
 
+def shortens_rows(module: nn.Module) -> bool:
+    """Whether a forward pass writes to the module's weight: rows that are looked up get shorter."""
+    return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
+
+
 def run_steadily(
     model: nn.Module, inputs: ExampleInputs, tensors: Mapping[str, Tensor] | None = None
 ) -> Any:
@@ -197,7 +203,8 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def _steady(model: nn.Module) -> Iterator[None]:
-    undo = Snapshot(model, model.buffers())
+    tables = (next(m.parameters()) for m in model.modules() if shortens_rows(m))
+    undo = Snapshot(model, [*model.buffers(), *tables])
     try:
         for module in model.modules():
             module.training = isinstance(module, _BatchNorm)

@@ -326,6 +326,22 @@ def test_passes_leave_no_mark_of_theirs_on_the_model(ghn, settings):
         assert (model.steps, model.calls, model.seen, model.cache) == (0, 0, [], None)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_rows_of_limited_length_are_as_predicted_or_as_they_were(ghn, kept):
+    model = nn.Sequential(nn.Embedding(9, 16, max_norm=1e-3), nn.Linear(16, 4))
+    with torch.no_grad():
+        model[0].weight.fill_(5.0)
+    ids, settings = torch.randint(9, (2, 6)), {"checkpoint": ghn, "unsupported": "predict"}
+    settings |= {"generate": "1.*"} if kept else {}
+    plain = copy.deepcopy(model)
+
+    predict_params(plain, ids, **settings)
+    report = predict_params(model, ids, calibrate=True, **settings)
+
+    assert torch.equal(model[0].weight, plain[0].weight)
+    assert ("0.weight" in report.kept) == kept
+
+
 def test_recalibration_over_no_batch_is_refused_and_keeps_the_statistics(ghn):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     model[1].running_mean.fill_(7.0)
