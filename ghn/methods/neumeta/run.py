@@ -10,7 +10,7 @@ import dataclasses
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,31 +123,27 @@ def data_of(config: RunConfig) -> dict[str, str]:
     return {benchmark.data: benchmark.read("test").hash}
 
 
-def _score(arm: str, setting: Setting, widths: list[float]) -> list[Row]:
-    """Return the rows of an arm; all at once, since most arms are trained for all widths."""
+def _score(arm: str, setting: Setting, widths: list[float]) -> Iterator[Row]:
+    """Yield the rows of an arm as they are measured; most arms are trained once for all widths."""
     begun = time.perf_counter()
     network, stored = ARMS[arm](setting)
     task = setting.source.task
-    rows = []
     for width in widths:
         model = _quietly(network, width)
-        rows.append(
-            Row(
-                arm=arm,
-                width=width,
-                seed=setting.config.seed,
-                score=task.measure(model, setting.source.test),
-                parameters=sum(p.numel() for p in model.parameters()),
-                stored=stored,
-                seconds=time.perf_counter() - begun,
-            )
-        )
-        begun = time.perf_counter()
         if task.picture is not None:
             path = setting.path.parent / picture_name(arm, setting.config.seed, width)
             with atomic_path(path) as temporary:
                 temporary.write_bytes(encode_png(task.picture(model, setting.source.test)))
-    return rows
+        yield Row(
+            arm=arm,
+            width=width,
+            seed=setting.config.seed,
+            score=task.measure(model, setting.source.test),
+            parameters=sum(p.numel() for p in model.parameters()),
+            stored=stored,
+            seconds=time.perf_counter() - begun,
+        )
+        begun = time.perf_counter()
 
 
 def _quietly(network: Callable[[float], nn.Module], width: float) -> nn.Module:
