@@ -57,9 +57,6 @@ class Family:
         Raises:
             ConfigError: If a library is asked for a split.
         """
-        if self.name in SAMPLERS:
-            sample(self.name, seed, split or "train")  # tells unknown splits
-            return f"{seed}:{split or 'train'}"
         if split is not None:
             raise ConfigError(f"the models of {self.name} are not split, got split={split!r}")
         names = self.names()
@@ -97,15 +94,26 @@ class Family:
         Raises:
             InputError: If none can be inferred.
         """
-        if self.name in SAMPLERS:
-            architecture = _architecture(self.name, model)
-            return ExampleInputs((SAMPLERS[self.name].example(architecture).to("meta"),))
         return trace_with_inputs(self.build(model, "meta")).inputs
 
     def graph(self, model: str) -> ParamGraph:
         """Return a model's graph, from the cache if it was traced before."""
-        given = self.example(model) if self.name in SAMPLERS else None
-        return cached_trace(self.build(model, "meta"), given)
+        return cached_trace(self.build(model, "meta"))
+
+
+class _SampledFamily(Family):
+    """The networks of a sampler, named by seed and split."""
+
+    def sample(self, seed: int, split: str | None = None) -> str:
+        sample(self.name, seed, split or "train")  # tells unknown splits
+        return f"{seed}:{split or 'train'}"
+
+    def example(self, model: str) -> ExampleInputs:
+        architecture = _architecture(self.name, model)
+        return ExampleInputs((SAMPLERS[self.name].example(architecture).to("meta"),))
+
+    def graph(self, model: str) -> ParamGraph:
+        return SAMPLERS[self.name].graph(_architecture(self.name, model))
 
 
 def families() -> dict[str, Family]:
@@ -224,4 +232,5 @@ def _of_sampler(name: str) -> Family:
     def make(model: str, arguments: dict[str, Any]) -> nn.Module:
         return SAMPLERS[name].build(_architecture(name, model, **arguments))
 
-    return Family(name, SAMPLERS[name].summary, lambda: [str(i) for i in range(LISTED)], make)
+    numbered = [str(seed) for seed in range(LISTED)]
+    return _SampledFamily(name, SAMPLERS[name].summary, numbered.copy, make)
