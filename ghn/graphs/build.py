@@ -10,35 +10,29 @@ used as a weight the call is contracted into the consumer, if it is used as data
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch import Tensor
 
+from ghn.graphs.assemble import LAYER_OPS, Draft, assemble
 from ghn.graphs.aten import CONSTANTS, LAYERS, NODES, READS_SHAPE, SHAPE_ONLY
-from ghn.graphs.graph import Node, ParamGraph, ParamSpec
+from ghn.graphs.graph import ParamGraph, ParamSpec
 from ghn.graphs.letters import activation_axes, stored_axes
 from ghn.graphs.parts import Part, Parts, Piece
 from ghn.graphs.patterns import adapter_role, fold_adapters, fold_rms_norms
 from ghn.graphs.record import Call
+from ghn.graphs.sections import Sections
 from ghn.graphs.slots import DATA, Slot, attributes_of, conv_op, fan_in, slots_of
 from ghn.graphs.values import storage_of
 
 __all__ = ["GraphBuilder"]
 
-MAX_SECTIONS = 8
 _COPIES = frozenset({"clone", "contiguous", "_to_copy", "copy", "repeat"})
 _TOKEN_OPS = frozenset({"concat", "where", "scatter", "attention"})
 _SCALE_OPS = frozenset({"mul", "div", "pow"})
 _WEIGHT_ROLES = frozenset({"weight", "recurrent_weight"})
 _FAN_IN_ROLES = _WEIGHT_ROLES | {"direction", "lora_a", "lora_b"}
 _MADE_OF_PARTS = _WEIGHT_ROLES | {"table"}
-_LAYER_OPS = frozenset(LAYERS.values()) | {"depthwise_conv", "conv_transpose"}
-_RAW_OPS = frozenset({"pad", "add", "mul", "div", "interpolate", "concat", "clamp"})
-_SINK_OPS = frozenset(
-    {"softmax", "sigmoid", "mean", "avg_pool", "interpolate", "mul", "div", "index", "clamp"}
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,18 +57,6 @@ class Value:
 
 
 _CONSTANT = Value()
-
-
-@dataclasses.dataclass(slots=True)
-class _Draft:
-    """A node under construction."""
-
-    op: str
-    scope: str
-    attributes: dict[str, Any]
-    inputs: tuple[int, ...]
-    parameters: list[tuple[str, str]]
-    channels: int
 
 
 class GraphBuilder:
@@ -102,7 +84,7 @@ class GraphBuilder:
         self.parameters = parameters
         self.has_values = has_values
         self.read_as_numbers: set[str] = set()
-        self.drafts: list[_Draft] = []
+        self.drafts: list[Draft] = []
         self.specs: dict[str, ParamSpec] = {}
         self.assumptions: list[str] = []
         self._values: list[Value] = []
@@ -115,10 +97,10 @@ class GraphBuilder:
         self._parts = Parts(
             calls, parameters, lambda t, writers: [r.name for r in self._read(t, writers).refs]
         )
-        self._split: dict[int, tuple[int, Tensor, set[int]]] = {}
+        self._sections = Sections()
         for tensor in inputs:
             if id(tensor) not in self._leaves:
-                node = self._add_node(_Draft("input", "", {}, (), [], 0))
+                node = self._add_node(Draft("input"))
                 self._leaves[id(tensor)] = Value(nodes=(node,))
 
     def build(
@@ -138,12 +120,9 @@ class GraphBuilder:
         moved, merged = fold_adapters(self.drafts)
         for name, (role, node) in moved.items():
             self.specs[name] = dataclasses.replace(self.specs[name], role=role, node=node)
-        self._split = {
-            key: (merged.get(node, node), tensor, offsets)
-            for key, (node, tensor, offsets) in self._split.items()
-        }
-        keep, edges = self._prune()
-        return self._assemble(keep, edges, names)
+        channels = {node: draft.channels for node, draft in enumerate(self.drafts)}
+        sections = self._sections.counts(channels, merged)
+        return assemble(self.drafts, self.specs, sections, names, self.assumptions)
 
     def _process(self, index: int, call: Call) -> Value:
         arguments = [self._read(tensor, writers) for tensor, writers in call.sources]
@@ -153,8 +132,8 @@ class GraphBuilder:
             return Value(nodes=(self._emit(index),))  # a parameter written into a signal
         if name in SHAPE_ONLY:
             if name in _COPIES:
-                self._note_sections(call, arguments)
-                self._follow_copy(call, arguments[0])
+                self._note_reads(call, arguments)
+                self._sections.copied(call.sources[0][0], call.outputs[0], arguments[0].nodes)
             return _union(arguments[1:2] if name == "copy" else arguments)
         if name == "embedding_renorm":  # limits rows of a table in place
             return arguments[0]
@@ -212,18 +191,18 @@ class GraphBuilder:
                 inputs.append(self._emit(argument.waiting))
             inputs.extend(argument.nodes)
         op = self._refine(op, call, slots, arguments)
-        self._note_sections(call, arguments)
-        node = self._add_node(_Draft(op, call.scope, attributes_of(call, op), tuple(inputs), [], 0))
+        self._note_reads(call, arguments)
+        node = self._add_node(Draft(op, call.scope, attributes_of(call, op), tuple(inputs)))
         self.drafts[node].channels = self._channels(call, op, inputs)
         for source, argument, slot in zip(call.sources, arguments, slots, strict=True):
             if argument.refs and (argument.waiting is None or _contracts(slot)):
                 self._attach(node, call, source, argument.refs, slot)
         if op in ("linear", "conv") and call.outputs:
-            self._split[storage_of(call.outputs[0])] = (node, call.outputs[0], set())
+            self._sections.begin(node, call.outputs[0])
         self._emitted[index] = node
         return node
 
-    def _add_node(self, draft: _Draft) -> int:
+    def _add_node(self, draft: Draft) -> int:
         self.drafts.append(draft)
         return len(self.drafts) - 1
 
@@ -274,12 +253,12 @@ class GraphBuilder:
         known = self.specs.get(name)
         return known is None or bool(adapter_role(name) and not self.drafts[known.node].inputs)
 
-    def _data_slot(self, draft: _Draft, tensor: Tensor, refs: tuple[Ref, ...]) -> Slot:
+    def _data_slot(self, draft: Draft, tensor: Tensor, refs: tuple[Ref, ...]) -> Slot:
         """The role of a parameter that enters as data follows from the operator and its shape."""
         axes = activation_axes(tensor, draft.channels)
         if draft.op == "embedding":
             return Slot("table", "v" + "o" * (tensor.ndim - 1))
-        if draft.op in _TOKEN_OPS or draft.op in _LAYER_OPS:
+        if draft.op in _TOKEN_OPS or draft.op in LAYER_OPS:
             return Slot("token", axes)
         if draft.op in _SCALE_OPS:
             return Slot("scale", axes)
@@ -322,21 +301,12 @@ class GraphBuilder:
             sections=slot.gates,
         )
 
-    def _follow_copy(self, call: Call, value: Value) -> None:
-        """A rearranged copy of a fused projection is split where the projection would be."""
-        known = self._split.get(storage_of(call.sources[0][0]))
-        if known is not None and value.nodes == (known[0],):
-            self._split[storage_of(call.outputs[0])] = (known[0], call.outputs[0], set())
-
-    def _note_sections(self, call: Call, arguments: list[Value]) -> None:
-        """Remember at which offsets the output of a linear or convolution is read."""
+    def _note_reads(self, call: Call, arguments: list[Value]) -> None:
         for (tensor, _), value in zip(call.sources, arguments, strict=True):
-            known = self._split.get(storage_of(tensor)) if len(value.nodes) == 1 else None
-            if known is not None and known[0] == value.nodes[0]:
-                known[2].add(int(tensor.storage_offset()))
+            self._sections.read(tensor, value.nodes)
 
     def _add_output(self, outputs: list[tuple[Tensor, tuple[int, ...]]]) -> None:
-        draft = _Draft("output", "", {}, (), [], 0)
+        draft = Draft("output")
         inputs: list[int] = []
         refs: list[Ref] = []
         for tensor, writers in outputs:
@@ -351,59 +321,6 @@ class GraphBuilder:
         for ref in refs:
             call = Call("output", (), {}, [], [], "")
             self._attach(node, call, (self.parameters[ref.name], ()), (ref,), DATA)
-
-    def _prune(self) -> tuple[list[int], set[tuple[int, int]]]:
-        """Keep what leads to the output or to a parameter."""
-        wanted = [bool(d.parameters) for d in self.drafts]
-        wanted[-1] = True
-        for index in range(len(self.drafts) - 1, -1, -1):
-            if wanted[index]:
-                for source in self.drafts[index].inputs:
-                    wanted[source] = True
-        keep = [i for i, w in enumerate(wanted) if w]
-        edges = {(u, i) for i in keep for u in self.drafts[i].inputs}
-        return keep, edges
-
-    def _assemble(
-        self, keep: list[int], edges: set[tuple[int, int]], names: Sequence[str]
-    ) -> ParamGraph:
-        position = {old: new for new, old in enumerate(keep)}
-        nodes = [
-            Node(d.op, d.scope, d.attributes, tuple(d.parameters))
-            for d in (self.drafts[i] for i in keep)
-        ]
-        numbered = sorted((position[u], position[v]) for u, v in edges)
-        stems, heads = _ends(nodes, numbered)
-        reading = {end for _, end in numbered}
-        sections: dict[int, int] = {}
-        for node, tensor, offsets in self._split.values():
-            if node in position:
-                count = _count_sections(tensor, offsets, self.drafts[node].channels)
-                sections[position[node]] = max(count, sections.get(position[node], 1))
-        specs = {}
-        for name in names:
-            if name not in self.specs:
-                continue
-            spec = self.specs[name]
-            node = position[spec.node]
-            whole = math.prod(spec.sizes("o")) == self.drafts[spec.node].channels
-            split = sections.get(node, 1) if whole and spec.role in ("weight", "bias") else 1
-            specs[name] = dataclasses.replace(
-                spec,
-                node=node,
-                # Rows that are looked up whatever the input is are those of positions.
-                axes=spec.axes if node in reading else spec.axes.replace("v", "t"),
-                stem=node in stems,
-                head=node in heads,
-                sections=max(spec.sections, split),
-            )
-        return ParamGraph(
-            nodes=nodes,
-            edges=numbered,
-            specs=specs,
-            untouched=[n for n in names if n not in specs],
-            assumptions=tuple(self.assumptions),
-        )
 
 
 def _contracts(slot: Slot) -> bool:
@@ -434,44 +351,3 @@ def _transform(call: Call, refs: tuple[Ref, ...]) -> tuple[Ref, ...]:
         axes = "t" + "o" * (table.ndim - 1) if table.ndim else ""
         return tuple(dataclasses.replace(r, axes=r.axes or axes) for r in refs)
     return refs
-
-
-def _count_sections(tensor: Tensor, offsets: set[int], channels: int) -> int:
-    """Number of equal channel blocks at whose starts a layer's output is read, else 1."""
-    axis = 1 if tensor.ndim == 4 else tensor.ndim - 1
-    stride = tensor.stride(axis)
-    if channels and tensor.shape[axis] == channels and stride:
-        starts, size = {(o // stride) % channels for o in offsets}, channels
-    else:  # a copy with the blocks moved to the front
-        starts, size = offsets, tensor.numel() if tensor.shape[0] == len(offsets) else 0
-    for count in range(min(len(starts), MAX_SECTIONS), 1, -1):
-        if size and size % count == 0 and all(j * size // count in starts for j in range(count)):
-            return count
-    return 1
-
-
-def _ends(nodes: list[Node], edges: list[tuple[int, int]]) -> tuple[set[int], set[int]]:
-    """Return the weight layers that read the model's input, and those that emit its output."""
-    before: list[list[int]] = [[] for _ in nodes]
-    after: list[list[int]] = [[] for _ in nodes]
-    for u, v in edges:
-        before[v].append(u)
-        after[u].append(v)
-    raw = [False] * len(nodes)
-    for i, node in enumerate(nodes):
-        passes = node.op in _RAW_OPS and not node.parameters and before[i]
-        raw[i] = node.op == "input" or bool(passes and all(raw[u] for u in before[i]))
-    sink = [False] * len(nodes)
-    for i in range(len(nodes) - 1, -1, -1):
-        node = nodes[i]
-        sums = node.op == "add" and all(nodes[u].op in ("linear", "conv") for u in before[i])
-        passes = (node.op in _SINK_OPS or sums) and not node.parameters and after[i]
-        sink[i] = node.op == "output" or bool(passes and all(sink[v] for v in after[i]))
-    layers = [i for i, n in enumerate(nodes) if n.op in ("linear", "conv", "embedding")]
-    stems = {i for i in layers if any(raw[u] for u in before[i])}
-    heads = {
-        i
-        for i in layers
-        if nodes[i].op != "embedding" and after[i] and all(sink[v] for v in after[i])
-    }
-    return stems, heads

@@ -9,7 +9,8 @@ pruned.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+
+from ghn.graphs.assemble import Draft
 
 __all__ = ["adapter_role", "fold_adapters", "fold_rms_norms"]
 
@@ -37,16 +38,7 @@ _LINEAR_MAPS = frozenset(
 )
 
 
-class Draft(Protocol):
-    """What this module needs of a node under construction."""
-
-    op: str
-    inputs: tuple[int, ...]
-    parameters: list[tuple[str, str]]
-    attributes: dict[str, Any]
-
-
-def fold_rms_norms(drafts: list[Any]) -> dict[str, str]:
+def fold_rms_norms(drafts: list[Draft]) -> dict[str, str]:
     """Turn written-out RMS normalisations into `rms_norm` nodes.
 
     Args:
@@ -68,7 +60,7 @@ def fold_rms_norms(drafts: list[Any]) -> dict[str, str]:
     return changed
 
 
-def fold_adapters(drafts: list[Any]) -> tuple[dict[str, tuple[str, int]], dict[int, int]]:
+def fold_adapters(drafts: list[Draft]) -> tuple[dict[str, tuple[str, int]], dict[int, int]]:
     """Hang the parameters of low-rank adapters on the layers that they adapt.
 
     An adapter is told by the names of its parameters, which are those of LoRA, DoRA and LoHa in
@@ -110,7 +102,7 @@ def adapter_role(name: str) -> str:
     return next((_ADAPTERS[part] for part in name.split(".") if part in _ADAPTERS), "")
 
 
-def _readers(drafts: list[Any]) -> list[set[int]]:
+def _readers(drafts: list[Draft]) -> list[set[int]]:
     """Return what reads each node, of that which leads to the output or holds parameters."""
     readers: list[set[int]] = [set() for _ in drafts]
     for index in range(len(drafts) - 1, -1, -1):
@@ -120,7 +112,7 @@ def _readers(drafts: list[Any]) -> list[set[int]]:
     return readers
 
 
-def _adapted(drafts: list[Any], index: int) -> list[int]:
+def _adapted(drafts: list[Draft], index: int) -> list[int]:
     """Return the layers that a sum may adapt: what it adds up, or scales and adds up (DoRA)."""
     draft = drafts[index]
     if draft.op != "add" or draft.parameters or len(draft.inputs) != 2:
@@ -130,7 +122,7 @@ def _adapted(drafts: list[Any], index: int) -> list[int]:
     return [u for u in found if any(not adapter_role(name) for name, _ in drafts[u].parameters)]
 
 
-def _adapter(drafts: list[Any], layer: int, tips: tuple[int, ...]) -> list[int]:
+def _adapter(drafts: list[Draft], layer: int, tips: tuple[int, ...]) -> list[int]:
     """Return the nodes between what a layer reads and `tips`; none if they are no adapter.
 
     They hold parameters of an adapter, and of others only such as the layer has too. No shortcut
@@ -153,7 +145,7 @@ def _adapter(drafts: list[Any], layer: int, tips: tuple[int, ...]) -> list[int]:
     return sorted(found) if is_adapter else []
 
 
-def _between(ends: set[int], drafts: list[Any], tips: Iterable[int]) -> set[int]:
+def _between(ends: set[int], drafts: list[Draft], tips: Iterable[int]) -> set[int]:
     """Return the nodes that lead to `tips`, without `ends` and what leads to these alone."""
     waiting, found = list(tips), set[int]()
     while waiting and len(found) <= _LARGEST_ADAPTER:
@@ -164,7 +156,7 @@ def _between(ends: set[int], drafts: list[Any], tips: Iterable[int]) -> set[int]
     return found
 
 
-def _normalised(drafts: list[Any], index: int) -> int | None:
+def _normalised(drafts: list[Draft], index: int) -> int | None:
     """Return x if node `index` is x * rsqrt(mean(x ** 2) [+ eps]) or by variance, else None."""
     product = drafts[index]
     if product.op not in ("mul", "div") or product.parameters or len(product.inputs) != 2:
@@ -175,7 +167,7 @@ def _normalised(drafts: list[Any], index: int) -> int | None:
     return None
 
 
-def _descend(drafts: list[Any], index: int, ops: tuple[str, ...]) -> int | None:
+def _descend(drafts: list[Draft], index: int, ops: tuple[str, ...]) -> int | None:
     """Follow single inputs through nodes of the given operators; return what the last one reads."""
     for op in ops:
         draft = drafts[index]
