@@ -1,7 +1,7 @@
 """Target networks: samplers of small networks, and every model that a name can build."""
 
 from ghn.zoo.convnets import ConvNet, ConvNetConfig
-from ghn.zoo.families import Family, families, find_family
+from ghn.zoo.families import Family, families, find_architecture, find_family
 from ghn.zoo.gpts import GPT, GPTConfig
 from ghn.zoo.library import list_models, resolve_model
 from ghn.zoo.registry import SAMPLERS, Sampler, Split, sample
@@ -19,6 +19,7 @@ __all__ = [
     "ViT",
     "ViTConfig",
     "families",
+    "find_architecture",
     "find_family",
     "list_models",
     "resolve_model",

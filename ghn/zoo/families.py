@@ -22,7 +22,7 @@ from ghn.registry import unknown_name
 from ghn.rng import make_generator
 from ghn.zoo.registry import SAMPLERS, sample
 
-__all__ = ["Family", "bare_transformers", "families", "find_family"]
+__all__ = ["Family", "bare_transformers", "families", "find_architecture", "find_family"]
 
 LISTED = 100  # a sampler has no end
 
@@ -71,7 +71,8 @@ class Family:
         Args:
             model: Its name without the prefix.
             device: Where to build it; `"meta"` for a model without values.
-            **arguments: Passed to the constructor; for transformers, to the config.
+            **arguments: Passed to the constructor; for transformers, to the config; fields of a
+                sampled architecture, such as `classes`.
 
         Raises:
             UnknownNameError: If there is no such model; the message suggests near ones.
@@ -109,11 +110,11 @@ class _SampledFamily(Family):
         return f"{seed}:{split or 'train'}"
 
     def example(self, model: str) -> ExampleInputs:
-        architecture = _architecture(self.name, model)
+        architecture = find_architecture(self.name, model)
         return ExampleInputs((SAMPLERS[self.name].example(architecture).to("meta"),))
 
     def graph(self, model: str) -> ParamGraph:
-        return SAMPLERS[self.name].graph(_architecture(self.name, model))
+        return SAMPLERS[self.name].graph(find_architecture(self.name, model))
 
 
 def families() -> dict[str, Family]:
@@ -134,11 +135,20 @@ def find_family(name: str) -> Family:
     return known[name]
 
 
-def _architecture(family: str, name: str, **arguments: Any) -> Any:
+def find_architecture(family: str, name: str) -> Any:
+    """Return the architecture of a sampled network by its name.
+
+    Args:
+        family: The sampler.
+        name: `SEED` or `SEED:SPLIT`, such as `"3:test"`; the split is `"train"` by default.
+
+    Raises:
+        ConfigError: If it names none.
+    """
     seed, _, split = name.partition(":")
     if not seed.isdigit():
         raise ConfigError(f"a network of {family!r} is named by a seed, got {name!r}")
-    return sample(family, int(seed), **({"split": split} if split else {}), **arguments)
+    return sample(family, int(seed), split or "train")
 
 
 def _timm_names() -> list[str]:
@@ -230,7 +240,7 @@ _LIBRARIES = (
 
 def _of_sampler(name: str) -> Family:
     def make(model: str, arguments: dict[str, Any]) -> nn.Module:
-        return SAMPLERS[name].build(_architecture(name, model, **arguments))
+        return SAMPLERS[name].build(find_architecture(name, model).replace(**arguments))
 
     numbered = [str(seed) for seed in range(LISTED)]
     return _SampledFamily(name, SAMPLERS[name].summary, numbered.copy, make)

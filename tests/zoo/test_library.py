@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ghn.errors import ConfigError, UnknownNameError
-from ghn.zoo import families, find_family, list_models, resolve_model
+from ghn.zoo import ConvNet, families, find_family, list_models, resolve_model, sample
 
 
 def test_names_of_all_libraries_build_on_meta():
@@ -103,3 +103,12 @@ def test_samplers_have_splits_and_libraries_have_none():
         find_family("timm").sample(2, "wide")
     with pytest.raises(UnknownNameError, match="timm"):
         find_family("tim")
+
+
+def test_a_sampled_network_is_built_from_its_name_with_fields_of_its_architecture():
+    model = resolve_model("convnets:3:wide", classes=7)
+    wanted = sample("convnets", 3, "wide").replace(classes=7)
+    assert list(model.state_dict()) == list(ConvNet(wanted).state_dict())
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    with pytest.raises(ConfigError, match="klasses"):
+        resolve_model("convnets:3", klasses=7)

@@ -1,7 +1,7 @@
 """The networks that are initialized and trained, by name.
 
-`FAMILY:SEED:SPLIT` is a network of a sampler, anything else a model as `ghn.zoo.resolve_model`
-takes it, built for the data's classes and for small images where the library lets it.
+Names are those of `ghn.zoo.resolve_model`; a sampler's network is of the split `test` if its name
+says none. Networks are built for the data's classes, and for small images where a library lets it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.errors import ConfigError
 from ghn.rng import derive_seed, preserve_global_state
-from ghn.zoo import SAMPLERS, resolve_model, sample
+from ghn.zoo import SAMPLERS, find_architecture, resolve_model
 
 __all__ = ["SPLITS", "Network", "find_network", "list_networks"]
 
@@ -75,13 +74,11 @@ class Network:
         """
         with preserve_global_state():
             torch.manual_seed(derive_seed(seed, "default", self.name))
-            family, _, rest = self.name.partition(":")
-            if family in SAMPLERS:
-                number, _, split = rest.partition(":")
-                architecture = sample(family, int(number), split or "test")
-                return SAMPLERS[family].build(architecture.replace(**outputs))
             arguments = dict(self.settings)
-            if family in ("timm", "torchvision"):
+            family = self.name.partition(":")[0]
+            if family in SAMPLERS:
+                arguments |= outputs
+            elif family in ("timm", "torchvision"):
                 arguments["num_classes"] = outputs["classes"]
             return resolve_model(self.name, **arguments)
 
@@ -96,16 +93,15 @@ def find_network(name: str) -> Network:
     """Return a network by its full name.
 
     Raises:
-        ConfigError: If a sampler's name does not say which of its networks.
+        ConfigError: If it names no network of a sampler.
     """
+    name = name if ":" in name else f"timm:{name}"
     family, _, rest = name.partition(":")
     if family not in SAMPLERS:
         return Network(name, family, "vision", _SMALL.get(rest, {}))
-    number, _, split = rest.partition(":")
-    if not number.isdigit():
-        raise ConfigError(f"{name!r} names no network; write {family}:SEED:SPLIT")
-    architecture = sample(family, int(number), split or "test")
-    return Network(name, _group(family, architecture), SAMPLERS[family].modality, {})
+    rest = rest if ":" in rest else f"{rest}:test"
+    group = _group(family, find_architecture(family, rest))
+    return Network(f"{family}:{rest}", group, SAMPLERS[family].modality, {})
 
 
 def _group(family: str, architecture: Any) -> str:
