@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ghn.benchmarks.init.networks import SPLITS
 from ghn.config import Config
 from ghn.errors import ConfigError
 
-__all__ = ["STARTS", "InitConfig"]
+__all__ = ["AFTERWARDS", "STARTS", "InitConfig", "parts_of"]
 
 STARTS = ("default", "orthogonal", "lsuv", "trained", "ghn")
-"""Kinds of initializations; `ghn` may name a checkpoint, after a colon."""
+"""Kinds of initializations; `ghn` may name what is done afterwards, and a checkpoint."""
+
+AFTERWARDS: dict[str, dict[str, Any]] = {
+    "noise": {"noise": 0.1},
+    "orthogonalize": {"orthogonalize": True},
+    "calibrate": {"calibrate": True},
+}
+"""What `predict_params` may do to predicted weights, by its name in `"ghn+NAME"`."""
+
+
+def parts_of(start: str) -> tuple[str, list[str], str]:
+    """Return the kind of a start, what is done afterwards, and the checkpoint, as in `a+b:c`."""
+    kind, _, checkpoint = start.partition(":")
+    kind, *afterwards = kind.split("+")
+    return kind, afterwards, checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +43,8 @@ class InitConfig(Config):
             read; training takes the split `"fit"`.
         scored_on: Split that scores are taken on: `"val"` for choices, `"test"` for reports.
         starts: Initializations: `"default"`, `"orthogonal"`, `"lsuv"`, `"trained"`, `"ghn"` or
-            `"ghn:CHECKPOINT"`; see `ghn.benchmarks.init.starts`. The others are compared with the
-            first.
+            `"ghn:CHECKPOINT"`, and with `+noise`, `+orthogonalize` or `+calibrate` after `ghn`;
+            see `ghn.benchmarks.init.starts`. The others are compared with the first.
         steps: AdamW steps of a run.
         batch: Images or excerpts in a step.
         context: Tokens of an excerpt.
@@ -69,9 +84,10 @@ class InitConfig(Config):
         if len(set(self.starts)) != len(self.starts) or len(self.starts) < 2:
             raise ConfigError(f"starts must be at least two different ones, got {self.starts}")
         for start in self.starts:
-            kind, _, rest = start.partition(":")
-            if kind not in STARTS or (rest and kind != "ghn"):
-                known = ", ".join(STARTS)
+            kind, afterwards, checkpoint = parts_of(start)
+            more = bool(afterwards or checkpoint)
+            if kind not in STARTS or (more and kind != "ghn") or set(afterwards) - set(AFTERWARDS):
+                known = ", ".join([*STARTS, *(f"ghn+{name}" for name in AFTERWARDS)])
                 raise ConfigError(f"unknown start {start!r}; known: {known}, ghn:CHECKPOINT")
         if not self.rates or min(self.rates) <= 0 or not self.seeds:
             raise ConfigError("the benchmark needs positive learning rates, and seeds")

@@ -8,6 +8,10 @@
 | `trained` | weights of one trained network of the family, cropped or tiled |
 | `ghn` | `predict_params` from the embedded checkpoint for what the model reads |
 | `ghn:CHECKPOINT` | the same from another one: a name, folder or hub id |
+| `ghn+noise` | the same, with noise of a tenth of each weight's root mean square |
+| `ghn+orthogonalize`, `ghn+calibrate` | the same, with these options of `predict_params` |
+
+Several may follow one another, as in `ghn+noise+calibrate:CHECKPOINT`.
 
 Source: LSUV is Mishkin and Matas 2016 (arXiv 1511.06422), algorithm 1.
 """
@@ -20,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghn.benchmarks.init.config import InitConfig
+from ghn.benchmarks.init.config import AFTERWARDS, InitConfig, parts_of
 from ghn.benchmarks.init.networks import Network
 from ghn.benchmarks.init.sources import load_source, source_family
 from ghn.benchmarks.init.transplant import transplant
@@ -50,9 +54,10 @@ def initialize(
     Returns:
         What there is to say of it, as JSON types.
     """
-    kind, _, checkpoint = start.partition(":")
+    kind, afterwards, checkpoint = parts_of(start)
     if kind == "ghn":
-        return _predict(model, network, checkpoint or None, seed)
+        options = {key: value for name in afterwards for key, value in AFTERWARDS[name].items()}
+        return _predict(model, network, checkpoint or None, seed, options)
     if kind == "trained":
         graph = cached_trace(model, network.example())
         written = transplant(model, graph, *load_source(config, source_family(network)))
@@ -65,9 +70,9 @@ def initialize(
 
 
 def _predict(
-    model: nn.Module, network: Network, checkpoint: str | None, seed: int
+    model: nn.Module, network: Network, checkpoint: str | None, seed: int, options: dict[str, Any]
 ) -> dict[str, Any]:
-    report = predict_params(model, network.example(), checkpoint=checkpoint, seed=seed)
+    report = predict_params(model, network.example(), checkpoint=checkpoint, seed=seed, **options)
     return {
         "predicted": len(report.predicted),
         "kept": dict(Counter(report.kept.values())),

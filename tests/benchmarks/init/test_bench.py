@@ -113,7 +113,10 @@ def test_all_starts_are_fit_to_run(tmp_path):
     settings = config(
         tmp_path,
         models=MODELS[:1],
-        starts=("default", "orthogonal", "lsuv", "trained", "ghn:vision-cifar10"),
+        starts=(
+            *("default", "orthogonal", "lsuv", "trained", "ghn", "ghn+noise"),
+            "ghn+orthogonalize+calibrate:vision-cifar10",
+        ),
         rates=(1e-3,),
         seeds=(1,),
         steps=2,
@@ -122,15 +125,17 @@ def test_all_starts_are_fit_to_run(tmp_path):
     result = run_bench(settings)
 
     first = [result.networks[0].runs[start][0].losses[0] for start in settings.starts]
-    assert len(set(first)) == len(first)  # five different starts
+    assert len(set(first)) == len(first)  # all different
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"starts": ("default", "magic")}, "unknown start 'magic'"),
+        ({"starts": ("default", "ghn+magic")}, "ghn.noise, ghn.orthogonalize"),
+        ({"starts": ("default", "lsuv+noise")}, "unknown start"),
         ({"seeds": (0, 1)}, "seed 0"),
-        ({"models": ("vits:x",)}, "names no network"),
+        ({"models": ("vits:x",)}, "named by a seed"),
         ({"models": ("vits:0:test", "gpts:0:test")}, "all read images, or all read text"),
     ],
 )
