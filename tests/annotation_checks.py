@@ -19,6 +19,7 @@ import jaxtyping
 __all__ = ["install"]
 
 _jaxtyped = jaxtyping.jaxtyped
+_typed = beartype.beartype(conf=beartype.BeartypeConf(violation_type=TypeError))
 
 
 def install(modules: list[str]) -> None:
@@ -37,7 +38,7 @@ def _checked(item: Any = None, *, typechecker: Any) -> Any:
         return lambda decorated: _checked(decorated, typechecker=typechecker)
     if not inspect.isfunction(item) or _has_shapes(item):
         return _jaxtyped(item, typechecker=typechecker)
-    return item if "<locals>" in item.__qualname__ else beartype.beartype(item)
+    return item if "<locals>" in item.__qualname__ else _typed(item)
 
 
 def _has_shapes(function: Any) -> bool:
