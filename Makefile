@@ -33,8 +33,10 @@ help:  ## list the targets
 demo: install  ## predicted against default initialization; prints a table, writes an HTML report
 	$(BIN)/python -m ghn.cli demo $(ARGS)
 
+# Each process begins with its share of the folders, so that it imports less and makes the fixtures
+# of a module once; whoever is done first takes from the others.
 test: install  ## the default tests
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-slow: install  ## the tests that train or compile
 	$(BIN)/python -m pytest -m slow --timeout 1200 $(ARGS)

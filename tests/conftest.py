@@ -18,8 +18,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 from collections.abc import Iterator
 from typing import Any
 
+import annotation_checks
 import browser as system_browser
-import jaxtyping
 import pytest
 import torch
 
@@ -45,7 +45,7 @@ def checked_modules(package: Path = PACKAGE, name: str = "ghn") -> list[str]:
     return found
 
 
-jaxtyping.install_import_hook(checked_modules(), "beartype.beartype")
+annotation_checks.install(checked_modules())
 torch.set_num_threads(1)
 
 

@@ -190,7 +190,7 @@ class RecurrentDecoder(nn.Module):
 
 def _uniform(
     *shape: int, bound: float, generator: torch.Generator | None = None
-) -> Float[Tensor, ...]:
+) -> Float[Tensor, "*shape"]:
     return bound * (2.0 * torch.rand(shape, generator=generator) - 1.0)
 
 

@@ -75,8 +75,8 @@ def refine(
 
 
 def _orthogonal(
-    values: Float[Tensor, ...], spec: ParamSpec, *, transposed: bool
-) -> Float[Tensor, ...]:
+    values: Float[Tensor, "*shape"], spec: ParamSpec, *, transposed: bool
+) -> Float[Tensor, "*shape"]:
     """Return the polar factor of a weight, of each copy and group by itself.
 
     Args:

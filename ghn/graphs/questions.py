@@ -56,7 +56,8 @@ def _place() -> tuple[str, int]:
     """Return file and line of the innermost frame outside of torch and of the tracer."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_back is not None:
-        if not frame.f_globals.get("__name__", "").startswith(_BETWEEN):
+        module = frame.f_globals.get("__name__")  # none where beartype checks types
+        if module is not None and not module.startswith(_BETWEEN):
             break
         frame = frame.f_back
     return ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)

@@ -23,14 +23,14 @@ HERE = Path(__file__).parent
     version(triton.__version__) < (3, 7) and version(numpy.__version__) >= (2, 4),
     reason="Triton 3.6's interpreter needs a NumPy before 2.4",
 )
-@pytest.mark.parametrize("name", ["interpreted_forward.py", "interpreted_backward.py"])
-def test_the_triton_kernels_are_exact_in_the_interpreter(name):
+def test_the_triton_kernels_are_exact_in_the_interpreter():
     """In a process of its own: Triton reads the variable when kernels are defined."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "GHN_KERNELS": "triton"}
     environment.pop("PYTEST_ADDOPTS", None)
 
+    files = [HERE / "interpreted_forward.py", HERE / "interpreted_backward.py"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", HERE / name],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         capture_output=True,
         text=True,
         env=environment,
