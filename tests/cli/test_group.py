@@ -108,9 +108,12 @@ def test_an_unknown_model_is_one_line_on_stderr_of_a_real_process():
     assert "Traceback" not in done.stderr
 
 
-# Says when the demo has begun, so that the signal meets it at work.
+# Says when the demo has begun, so that the signal meets it at work. Shells start what runs in the
+# background with the signal ignored.
 TELLING = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import ghn.benchmarks.demo as demo
 from ghn.cli import main
 run = demo.run_demo
@@ -124,16 +127,19 @@ main()
 
 def test_ctrl_c_ends_a_real_process_with_status_130_and_no_file(tmp_path):
     words = ["demo", "--fast", "--steps", "100000", "--out", str(tmp_path / "report.html")]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", TELLING, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    assert any(line == "begun\n" for line in process.stderr)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    ) as process:
+        assert process.stderr is not None
+        assert any(line == "begun\n" for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
 
     assert process.returncode == 130, errors
     assert "Traceback" not in errors

@@ -1,12 +1,10 @@
-"""Train a small run: `python run_steps.py OUT STEPS [--sick] [--worker] [--two]`.
+"""Train a small run in a process of its own: `python run_steps.py OUT STEPS [--sick] [--worker]`.
 
 `--sick` makes the loss of one network of the pool nan; `--worker` prepares batches in another
-process; `--two` has two processes share each step.
+process.
 """
 
 import dataclasses
-import os
-import socket
 import sys
 
 import torch
@@ -53,23 +51,5 @@ def main(out: str, steps: str, *options: str) -> None:
     train(small(out, int(steps), workers=int("--worker" in options)))
 
 
-def main_of(rank: int, *arguments: str) -> None:
-    """Be one of two processes, told so as torchrun does."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    main(*arguments)
-
-
-def fork_two(*arguments: str) -> None:
-    """Two processes from one that has imported the libraries, as that takes most of their time."""
-    import sklearn.datasets  # noqa: F401
-    import torch._dynamo
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.multiprocessing.start_processes(main_of, arguments, nprocs=2, start_method="fork")
-
-
 if __name__ == "__main__":
-    (fork_two if "--two" in sys.argv else main)(*sys.argv[1:])
+    main(*sys.argv[1:])

@@ -43,9 +43,10 @@ def alive_after(process: subprocess.Popen, seconds: float) -> bool:
 
 @pytest.mark.timeout(300)
 def test_two_processes_take_the_steps_of_one(tmp_path, monkeypatch):
-    run(str(SCRIPT), str(tmp_path / "two"), "8", "--sick", "--two")
+    run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(SCRIPT), str(tmp_path / "two"), "20", "--sick")  # fmt: skip
     monkeypatch.setattr(TargetPool, "__getitem__", TargetPool.__getitem__)  # put back at the end
-    runpy.run_path(str(SCRIPT))["main"](str(tmp_path / "one"), "8", "--sick")
+    runpy.run_path(str(SCRIPT))["main"](str(tmp_path / "one"), "20", "--sick")
 
     one, two = final(tmp_path / "one"), final(tmp_path / "two")
     for name, value in one.items():
