@@ -7,8 +7,7 @@ from torch import nn
 
 from ghn.methods.continual import EWC, ContinualLearner, FineTuning, Joint, Separate
 from ghn.methods.continual.baselines import EWCConfig
-from ghn.methods.continual.config import ContinualConfig
-from ghn.methods.sequence import LoopConfig
+from ghn.methods.continual.config import ContinualConfig, LoopConfig
 from ghn.training.anchor import AnchorConfig
 
 SIZE, CLASSES = 12, 4

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from ghn.engine.run import buffers_of, in_mode
 from ghn.engine.select import Generate
 from ghn.errors import ConfigError
+from ghn.methods.continual.config import LoopConfig
 from ghn.methods.continual.fisher import diagonal_fisher
 from ghn.methods.continual.loop import TaskLearner
-from ghn.methods.sequence import SHARED, LoopConfig, TaskNetworks
+from ghn.methods.sequence import SHARED, TaskNetworks
 from ghn.methods.sequence.learner import under
 from ghn.rng import make_generator
 

@@ -10,9 +10,32 @@ from __future__ import annotations
 import dataclasses
 
 from ghn.errors import ConfigError
-from ghn.methods.sequence.config import HypernetworkConfig, LoopConfig
+from ghn.methods import sequence
+from ghn.methods.sequence.config import HypernetworkConfig
 
-__all__ = ["ContinualConfig"]
+__all__ = ["ContinualConfig", "LoopConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopConfig(sequence.LoopConfig):
+    """Settings that all learners of classification tasks share.
+
+    Attributes:
+        cooldown: Share of a task's steps, the last ones, over which the learning rate falls to 0 in
+            a straight line.
+    """
+
+    cooldown: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.cooldown <= 1:
+            raise ConfigError(f"cooldown is a share of the steps, in [0, 1], got {self.cooldown}")
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return the factor on the learning rate at a step, from 0, of so many."""
+        left = (steps - step) / steps
+        return min(1.0, left / self.cooldown) if self.cooldown else 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from ghn.engine.guards import check_model
 from ghn.engine.run import in_mode, run
@@ -25,8 +26,8 @@ from ghn.engine.select import Generate
 from ghn.errors import CheckpointError, ConfigError, InputError
 from ghn.methods import sequence
 from ghn.methods.continual.batches import check_labels, checked_classes, one_pass, task_loss
+from ghn.methods.continual.config import LoopConfig
 from ghn.methods.continual.module import check_fits, copy_with, generated, shared
-from ghn.methods.sequence import LoopConfig
 from ghn.methods.sequence.learner import under
 from ghn.rng import derive_seed, preserve_global_state
 
@@ -51,13 +52,15 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
 
     Args:
         model: Any module that emits logits `[b, k]`. It is never changed.
-        config: Steps, learning rate, seed.
+        config: Steps, learning rate and its fall, seed.
         example_inputs: As for `ghn.trace`; inferred if None.
         generate: Which parameters are learned for tasks: a glob, several, or a function of the
             name; all by default. The rest stays the module's own.
     """
 
+    Config = LoopConfig
     Record = TaskRecord
+    config: LoopConfig
 
     def __init__(
         self,
@@ -113,10 +116,12 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         optimizer = torch.optim.Adam(self._trained(task), lr=self.config.rate, fused=True)
         losses = []
         steps = self._steps(task, loader)
+        schedule = LambdaLR(optimizer, lambda step: self.config.rate_at(step, steps))
         for step, batch in enumerate(itertools.islice(self._batches(task, loader), steps)):
             optimizer.zero_grad()
             losses.append(self._backward(task, *batch, optimizer))
             optimizer.step()
+            schedule.step()
             progress(step + 1, steps)
         self._finish(task, lambda: self._batches(task, loader))
         return losses

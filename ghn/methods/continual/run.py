@@ -19,13 +19,12 @@ from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 from ghn.methods.continual.baselines import EWC, EWCConfig, FineTuning, Joint, Separate
-from ghn.methods.continual.config import ContinualConfig
+from ghn.methods.continual.config import ContinualConfig, LoopConfig
 from ghn.methods.continual.evaluate import learn_sequence
 from ghn.methods.continual.learner import ContinualLearner
 from ghn.methods.continual.loop import TaskLearner
 from ghn.methods.continual.report import Result, Row
 from ghn.methods.continual.tasks import BENCHMARKS, Benchmark
-from ghn.methods.sequence import LoopConfig
 from ghn.methods.sequence.runs import Progress, laid_over
 from ghn.registry import Registry
 from ghn.rng import preserve_global_state

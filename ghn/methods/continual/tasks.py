@@ -255,7 +255,7 @@ BENCHMARKS.register("split-cifar10")(
         network=lambda width: convnet(2, width),
         tasks=_split("cifar10", 32, 2, flat=False),
         settings={
-            "": {"steps": 1600},
+            "": {"steps": 1600, "cooldown": 0.3},
             "recurrent": SMALL,
             "recurrent-reset": SMALL,
             "chunked": SMALL,

@@ -218,3 +218,26 @@ def test_tasks_may_be_different_outputs_of_one_head(name):
         learner.learn("third", toy_task(2), classes=(0, 1))
     with pytest.raises(ConfigError, match="different outputs"):
         learner.learn("third", two, classes=(0, 1, 5))
+
+
+def test_the_rate_falls_in_a_straight_line_over_the_last_steps():
+    data = list(toy_task(0))[:1]
+    learner = toy_learner("separate", steps=8, rate=0.01, cooldown=0.5)
+    network = copy.deepcopy(learner.model)
+
+    learner.learn("task 0", data)
+
+    optimizer = torch.optim.Adam(network.parameters())
+    for rate in (0.01, 0.01, 0.01, 0.01, 0.01, 0.0075, 0.005, 0.0025):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(data[0][0]), data[0][1]).backward()
+        optimizer.step()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(learner.parameters_of("task 0")[name], parameter.detach())
+
+
+@pytest.mark.parametrize("cooldown", [-0.1, 1.5, float("nan")])
+def test_a_cooldown_is_a_share_of_the_steps(cooldown):
+    with pytest.raises(ConfigError, match="cooldown"):
+        toy_learner("separate", cooldown=cooldown)
