@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ghn.errors import CheckpointError
-from ghn.methods.continual import ContinualConfig, ContinualLearner, Separate
-from ghn.methods.sequence import LoopConfig
+from ghn.methods.continual import ContinualConfig, ContinualLearner, LoopConfig, Separate
 
 X = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(3))
 
