@@ -37,6 +37,8 @@ class Slimmable(Family):
         **further: As for `Family`.
     """
 
+    kind = "slimmable network"
+
     def __init__(
         self, model: nn.Module, config: FamilyConfig | None = None, **further: Any
     ) -> None:

@@ -17,7 +17,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,9 @@ class Family:
         >>> small = family.sample(width=0.6)             # doctest: +SKIP
         >>> small = family.sample({"layer4": 200})       # doctest: +SKIP
     """
+
+    kind: ClassVar = "family"
+    """What its files are called, so that none is taken for one of another class."""
 
     def __init__(
         self,
@@ -230,7 +233,7 @@ class Family:
             "sizes": self.structures.full,
             "notes": dict(notes or {}),
         }
-        write_family(path, tensors, header)
+        write_family(path, self.kind, tensors, header)
 
     @classmethod
     def load(
@@ -249,7 +252,7 @@ class Family:
         Raises:
             CheckpointError: If the file is damaged, foreign, or belongs to another network.
         """
-        tensors, config, header = read_family(path)
+        tensors, config, header = read_family(path, cls.kind)
         model = copy.deepcopy(unwrap(model))
         _set_all(path, named_tensors(model), _under("model/", tensors))
         names = set(header["generated"])

@@ -15,35 +15,36 @@ from ghn.methods.neumeta.config import FamilyConfig
 __all__ = ["read_family", "write_family"]
 
 FORMAT = 2
-KIND = "family"
 HEADER = {"config": dict, "generated": list, "sizes": dict, "notes": dict}
 
 
 def write_family(
-    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
     """Write tensors, and a header with all of `HEADER`; all of it or nothing."""
-    write_tensors(path, tensors, KIND, {"format": FORMAT, **header})
+    write_tensors(path, tensors, kind, {"format": FORMAT, **header})
 
 
-def read_family(path: str | Path) -> tuple[dict[str, Tensor], FamilyConfig, dict[str, Any]]:
-    """Return the tensors, settings and header of a file.
+def read_family(
+    path: str | Path, kind: str
+) -> tuple[dict[str, Tensor], FamilyConfig, dict[str, Any]]:
+    """Return the tensors, settings and header of a file of a kind.
 
     Raises:
         CheckpointError: If the file is missing, foreign, of another format, not as it was written,
             or holds numbers that are not finite.
     """
-    tensors, header = read_tensors(path, KIND)
+    tensors, header = read_tensors(path, kind)
     found = header.get("format")
     if found != FORMAT:
         raise CheckpointError(
-            f"{path} holds a family in format {found!r}, and this version reads format {FORMAT}; "
-            "make the family again"
+            f"{path} holds a {kind} in format {found!r}, and this version reads format {FORMAT}; "
+            f"make the {kind} again"
         )
-    wrong = [key for key, kind in HEADER.items() if not isinstance(header.get(key), kind)]
+    wrong = [key for key, wanted in HEADER.items() if not isinstance(header.get(key), wanted)]
     if wrong:
         raise CheckpointError(
-            f"{path} is damaged: its header lacks {', '.join(wrong)}; make the family again"
+            f"{path} is damaged: its header lacks {', '.join(wrong)}; make the {kind} again"
         )
     broken = [name for name, t in tensors.items() if not t.isfinite().all()]
     if broken:

@@ -1,9 +1,11 @@
+import pytest
 import torch
 from neumeta_helpers import GENERATE, batches, inputs, settings, tail
 from ties_helpers import relative_change
 
+from ghn.errors import CheckpointError
 from ghn.graphs import resize_channels
-from ghn.methods.neumeta import Slimmable, fresh, strongest_first, tune
+from ghn.methods.neumeta import Family, Slimmable, fresh, strongest_first, tune
 
 SETS = ("blocks.0.conv1.weight[0]", "blocks.1.conv1.weight[0]")
 
@@ -66,3 +68,18 @@ def test_a_fresh_network_begins_anew_where_weights_are_generated():
     assert not torch.equal(one.blocks[0].conv1.weight, other.blocks[0].conv1.weight)
     assert torch.equal(one.blocks[0].norm1.weight, torch.ones(12))
     assert torch.equal(one.head.weight, model.head.weight)
+
+
+def test_a_slimmable_network_and_a_family_do_not_read_each_others_files(tmp_path):
+    made = slimmable(tail())
+    family = Family(tail(), settings(), generate=GENERATE, example_inputs=inputs(1))
+    made.save(tmp_path / "made.safetensors")
+    family.save(tmp_path / "family.safetensors")
+
+    again, _ = Slimmable.load(tmp_path / "made.safetensors", tail(), example_inputs=inputs(1))
+
+    assert torch.equal(again.sample(0.5)(inputs()), made.sample(0.5)(inputs()))
+    with pytest.raises(CheckpointError, match="cannot read a family"):
+        Family.load(tmp_path / "made.safetensors", tail(), example_inputs=inputs(1))
+    with pytest.raises(CheckpointError, match="cannot read a slimmable network"):
+        Slimmable.load(tmp_path / "family.safetensors", tail(), example_inputs=inputs(1))
