@@ -233,7 +233,7 @@ class Family:
             "sizes": self.structures.full,
             "notes": dict(notes or {}),
         }
-        write_family(path, self.kind, tensors, header)
+        write_family(path, tensors, self.kind, header)
 
     @classmethod
     def load(

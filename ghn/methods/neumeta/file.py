@@ -19,7 +19,7 @@ HEADER = {"config": dict, "generated": list, "sizes": dict, "notes": dict}
 
 
 def write_family(
-    path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    path: str | Path, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
 ) -> None:
     """Write tensors, and a header with all of `HEADER`; all of it or nothing."""
     write_tensors(path, tensors, kind, {"format": FORMAT, **header})
