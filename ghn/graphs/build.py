@@ -120,7 +120,7 @@ class GraphBuilder:
         moved, merged = fold_adapters(self.drafts)
         for name, (role, node) in moved.items():
             self.specs[name] = dataclasses.replace(self.specs[name], role=role, node=node)
-        channels = {node: draft.channels for node, draft in enumerate(self.drafts)}
+        channels = [draft.channels for draft in self.drafts]
         sections = self._sections.counts(channels, merged)
         return assemble(self.drafts, self.specs, sections, names, self.assumptions)
 

@@ -6,7 +6,7 @@ offsets at which later calls read its output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -39,7 +39,7 @@ class Sections:
         if known is not None and nodes == (known[0],):
             self.begin(known[0], copy)
 
-    def counts(self, channels: Mapping[int, int], merged: Mapping[int, int]) -> dict[int, int]:
+    def counts(self, channels: Sequence[int], merged: Mapping[int, int]) -> dict[int, int]:
         """Return the number of sections of each layer whose output is cut into equal ones.
 
         Args:

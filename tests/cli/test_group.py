@@ -137,7 +137,7 @@ def test_ctrl_c_ends_a_real_process_with_status_130_and_no_file(tmp_path):
         assert any(line == "begun\n" for line in process.stderr)
         process.send_signal(signal.SIGINT)
         try:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=30)
         finally:
             process.kill()
 

@@ -59,12 +59,12 @@ def test_two_stage_gradients_equal_those_through_everything_at_once(config):
 
 
 def test_the_loss_falls(config):
-    trainer = Trainer(config.replace(steps=30, meta_batch=1, batch=64, lr=0.1))
+    trainer = Trainer(config.replace(steps=50, meta_batch=1, batch=64, lr=0.1))
     trainer.pool = [make_target("convnets", ConvNetConfig(widths=(16, 16), stem_stride=2))]
 
-    losses = [step(trainer)[0] for _ in range(30)]
+    losses = [step(trainer)[0] for _ in range(50)]
 
-    assert sum(losses[-10:]) < 0.96 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
 
 
 def test_a_resumed_run_ends_with_the_same_bits(config):

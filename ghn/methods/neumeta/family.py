@@ -73,7 +73,7 @@ class Family:
         >>> small = family.sample({"layer4": 200})       # doctest: +SKIP
     """
 
-    kind: ClassVar = "family"
+    kind: ClassVar[str] = "family"
     """What its files are called, so that none is taken for one of another class."""
 
     def __init__(
