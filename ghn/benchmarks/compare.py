@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ghn.rng import make_generator
 from ghn.training.tasks import Task, cross_entropy
@@ -93,7 +93,7 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
     """Train a model in place.
 
     Args:
-        model: Emits logits; on the CPU.
+        model: Emits logits; trained on the device where it is.
         data: What to train on and to test with.
         schedule: Steps, rates, batch.
         seed: Decides what the batches are, nothing else.
@@ -101,8 +101,9 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
     )
+    device = next(model.parameters()).device
     tests = schedule.test_steps()
-    losses: list[float] = []
+    losses: list[Tensor] = []
     scores = [(0, score(model, data, schedule.batch))]
     for step in range(schedule.steps):
         inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", step))
@@ -110,13 +111,13 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
             group["lr"] = schedule.rate_at(step)
         model.train()
         optimizer.zero_grad()
-        loss = cross_entropy(model(inputs), labels)
+        loss = cross_entropy(model(inputs.to(device)), labels.to(device))
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())  # read at the end: each reading waits for the device
         if step + 1 in tests:
             scores.append((step + 1, score(model, data, schedule.batch)))
-    return Run(losses, scores)
+    return Run(torch.stack(losses).tolist(), scores)
 
 
 @torch.no_grad()
@@ -128,6 +129,7 @@ def score(model: nn.Module, data: Data, batch: int) -> float:
         data: Some of its training batches are for BatchNorm's statistics.
         batch: Inputs in each of them.
     """
+    device = next(model.parameters()).device
     model = copy.deepcopy(model)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if norms:
@@ -137,9 +139,9 @@ def score(model: nn.Module, data: Data, batch: int) -> float:
         model.train()
         for number in range(RECALIBRATION):
             inputs, _ = data.train.batch(batch, make_generator(0, "recalibration", number))
-            model(inputs)
+            model(inputs.to(device))
     model.eval()
-    return data.test.score(model, data.scored)
+    return data.test.score(lambda inputs: model(inputs.to(device)), data.scored)
 
 
 def reach(losses: Sequence[float], goal: float, window: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -38,20 +39,22 @@ def run_all(
     Raises:
         ConfigError: If Ray is asked for and not installed.
     """
-    if ray:
-        yield from _on_ray(work, pieces, jobs)
-    else:
-        with workers(jobs) as run:
-            yield from run(work, pieces)
+    with workers(jobs, ray) as run:
+        yield from run(work, pieces)
 
 
 @contextmanager
-def workers(jobs: int) -> Iterator[RunAll]:
+def workers(jobs: int, ray: bool = False) -> Iterator[RunAll]:
     """Give a function that does work in processes, which live on between its calls.
 
     Args:
         jobs: As for `run_all`.
+        ray: As for `run_all`.
     """
+    if ray:
+        with _ray_cluster(jobs) as run:
+            yield run
+        return
     if jobs == 1:
         yield _here
         return
@@ -79,27 +82,35 @@ def _here(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
         yield piece, result
 
 
-def _on_ray(work: Callable[[W], R], pieces: Sequence[W], jobs: int) -> Iterator[tuple[W, R]]:
+@contextmanager
+def _ray_cluster(jobs: int) -> Iterator[RunAll]:
     try:
         import ray
     except ImportError as error:
         raise ConfigError("a Ray cluster needs Ray: pip install 'ghn[ray]'") from error
-
-    @ray.remote(num_cpus=1)
-    def do(piece: W) -> R:
-        torch.set_num_threads(1)
-        return work(piece)
 
     owned = not ray.is_initialized()
     if owned and "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False)
     elif owned:
         ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False)
-    try:
+    # GPUs are shared evenly among the processors: a piece takes its part of one.
+    found = ray.cluster_resources()
+    share = min(1.0, found.get("GPU", 0.0) / found["CPU"])
+
+    def run(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
+        @ray.remote(num_cpus=1, num_gpus=math.floor(share * 1e4) / 1e4)
+        def do(piece: W) -> R:
+            torch.set_num_threads(1)
+            return work(piece)
+
         waiting = {do.remote(piece): piece for piece in pieces}
         while waiting:
             [done], _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(done), ray.get(done)
+
+    try:
+        yield run
     finally:
         if owned:
             ray.shutdown()

@@ -61,6 +61,11 @@ class ImageData:
         """Return some of the images."""
         return dataclasses.replace(self, images=self.images[index], labels=self.labels[index])
 
+    def to(self, device: torch.device) -> ImageData:
+        """Return them on a device."""
+        images, labels = self.images.to(device), self.labels.to(device)
+        return dataclasses.replace(self, images=images, labels=labels)
+
 
 def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
     """Load a data set of small images, all of it into memory.

@@ -100,7 +100,8 @@ class ImageTask:
         hits = 0
         for start in range(0, len(data), SCORED_AT_ONCE):
             part = data.take(slice(start, start + SCORED_AT_ONCE))
-            hits += int((run(normalize(part.images)).argmax(1).cpu() == part.labels).sum())
+            answers = run(normalize(part.images)).argmax(1).to(part.labels.device)
+            hits += int((answers == part.labels).sum())
         return hits / len(data)
 
 

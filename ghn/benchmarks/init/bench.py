@@ -22,8 +22,9 @@ from ghn.benchmarks.init.outcome import InitResult, NetworkResult
 from ghn.benchmarks.init.sources import source_family, train_source
 from ghn.benchmarks.init.starts import initialize
 from ghn.benchmarks.records import make_record
-from ghn.benchmarks.workers import run_all
+from ghn.benchmarks.workers import RunAll, workers
 from ghn.data import load_images, load_text
+from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.io import write_json
 from ghn.rng import make_generator
@@ -75,17 +76,18 @@ def run_bench(
         for family in sorted({source_family(n) for n in networks}):
             progress(0, 1, f"training a network of {family}")
             train_source(config, family, data)
-    ledger = _Ledger(config, progress, len(networks))
-    for _ in range(1 + WIDENINGS):
-        ledger.run(_untried(config, networks, ledger))
-    ledger.run(
-        [
-            Trial(network.name, start, ledger.best_rate(network.name, start), seed)
-            for seed in config.seeds
-            for network in networks
-            for start in config.starts
-        ]
-    )
+    with workers(config.jobs, config.ray) as run_all:
+        ledger = _Ledger(config, run_all, progress, len(networks))
+        for _ in range(1 + WIDENINGS):
+            ledger.run(_untried(config, networks, ledger))
+        ledger.run(
+            [
+                Trial(network.name, start, ledger.best_rate(network.name, start), seed)
+                for seed in config.seeds
+                for network in networks
+                for start in config.starts
+            ]
+        )
     results = [_collect(network, config, ledger, data) for network in networks]
     source = {"name": data.train.name, "hash": data.train.hash}
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
@@ -95,8 +97,10 @@ def run_bench(
 class _Ledger:
     """Finished trials: those in the folder, and those that are run now."""
 
-    def __init__(self, config: InitConfig, progress: Progress, networks: int) -> None:
-        self.config, self.progress = config, progress
+    def __init__(
+        self, config: InitConfig, run_all: RunAll, progress: Progress, networks: int
+    ) -> None:
+        self.config, self.run_all, self.progress = config, run_all, progress
         self.expected = networks * len(config.starts) * (len(config.rates) + len(config.seeds))
         self.found: dict[Trial, dict[str, Any]] = {}
 
@@ -111,7 +115,7 @@ class _Ledger:
                 missing.append(trial)
         self._tell("")
         work = functools.partial(run_trial, self.config)
-        for trial, result in run_all(work, missing, self.config.jobs, self.config.ray):
+        for trial, result in self.run_all(work, missing):
             self.found[trial] = result
             self._tell(f"{trial.network}, {trial.start}")
 
@@ -155,13 +159,17 @@ def _untried(config: InitConfig, networks: list[Network], ledger: _Ledger) -> It
 @functools.lru_cache(maxsize=1)
 def load_bench_data(config: InitConfig, modality: str) -> Data:
     """Load what the networks are trained and scored on."""
-    sides: list[Task] = []
-    for split in ("fit", config.scored_on):
+    device = choose_device(config.device)
+    tasks: list[Task] = []
+    for name, split in (
+        (config.data, "fit"),
+        (config.test_data or config.data, config.scored_on),
+    ):
         if modality == "text":
-            sides.append(TextTask(load_text(config.data, split), config.context))
+            tasks.append(TextTask(load_text(name, split), config.context))
         else:
-            sides.append(ImageTask(load_images(config.data, split)))
-    return Data(sides[0], sides[1], config.scored)
+            tasks.append(ImageTask(load_images(name, split, config.side).to(device)))
+    return Data(tasks[0], tasks[1], config.scored)
 
 
 def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
@@ -173,7 +181,8 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
     data = load_bench_data(config, network.modality)
     model = network.build(data.train.settings, trial.seed)
     inputs, _ = data.train.batch(config.batch, make_generator(trial.seed, "start"))
-    notes = initialize(model, trial.start, network, inputs, trial.seed, config)
+    notes = initialize(model, trial.start, network, inputs.cpu(), trial.seed, config)
+    model.to(choose_device(config.device))
     schedule = Schedule(steps=config.steps, batch=config.batch, rate=trial.rate, tests=config.tests)
     run = train(model, data, schedule, trial.seed)
     losses = [loss if math.isfinite(loss) else None for loss in run.losses]
@@ -200,7 +209,10 @@ def runs_folder(config: InitConfig) -> Path:
 def _claim(config: InitConfig) -> None:
     """Write the settings of a run, or check that the folder's are the same."""
     path = runs_folder(config) / "settings.json"
-    keys = ("data", "scored_on", "source_steps", "steps", "batch", "context", "scored", "tests")
+    keys = (
+        *("data", "test_data", "side", "scored_on", "source_steps"),
+        *("steps", "batch", "context", "scored", "tests"),
+    )
     wanted = {key: value for key, value in config.to_dict().items() if key in keys}
     if not path.is_file():
         write_json(path, wanted)

@@ -41,6 +41,8 @@ class InitConfig(Config):
         models: These instead, such as `"timm:resnet18"` or `"convnets:3:wide"`.
         data: Images (`ghn.data.load_images`) or text (`ghn.data.load_text`), by what the networks
             read; training takes the split `"fit"`.
+        test_data: Data set that scores are taken on, if it is not `data`.
+        side: Height and width of images in pixels.
         scored_on: Split that scores are taken on: `"val"` for choices, `"test"` for reports.
         starts: Initializations: `"default"`, `"orthogonal"`, `"lsuv"`, `"trained"`, `"ghn"` or
             `"ghn:CHECKPOINT"`, and with `+noise`, `+orthogonalize` or `+calibrate` after `ghn`;
@@ -54,7 +56,8 @@ class InitConfig(Config):
         source_steps: Steps that the networks of the start `trained` were trained for.
         scored: Images or excerpts that a score is taken on.
         tests: Number of scores along a run.
-        jobs: Processes, each with one thread; 1 stays in this one.
+        device: Where networks are trained: `"auto"` for a GPU if there is one, `"cpu"`, `"cuda"`.
+        jobs: Processes, each with one thread; 1 stays in this one. On one GPU they share it.
         ray: Whether a Ray cluster runs them instead (extra `ghn[ray]`).
     """
 
@@ -63,6 +66,8 @@ class InitConfig(Config):
     networks: int = 20
     models: tuple[str, ...] = ()
     data: str = "cifar10"
+    test_data: str = ""
+    side: int = 32
     scored_on: str = "val"
     starts: tuple[str, ...] = ("default", "ghn")
     steps: int = 200
@@ -73,6 +78,7 @@ class InitConfig(Config):
     source_steps: int = 10_000
     scored: int = 2000
     tests: int = 11
+    device: str = "auto"
     jobs: int = 2
     ray: bool = False
 
@@ -91,9 +97,10 @@ class InitConfig(Config):
                 raise ConfigError(f"unknown start {start!r}; known: {known}, ghn:CHECKPOINT")
         if not self.rates or min(self.rates) <= 0 or not self.seeds:
             raise ConfigError("the benchmark needs positive learning rates, and seeds")
-        sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs)
+        sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs,
+                 self.side)  # fmt: skip
         if min(*sizes, self.source_steps) < 1 or self.tests < 2:
             raise ConfigError(
-                "networks, steps, batch, context, scored and jobs must be at least 1 and tests at "
-                f"least 2, got {self}"
+                "networks, steps, batch, context, scored, side and jobs must be at least 1, tests "
+                f"at least 2, got {self}"
             )

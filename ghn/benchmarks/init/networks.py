@@ -82,11 +82,11 @@ class Network:
                 arguments["num_classes"] = outputs["classes"]
             return resolve_model(self.name, **arguments)
 
-    def example(self) -> Tensor:
-        """Return an input of the right form."""
+    def example(self, side: int) -> Tensor:
+        """Return an input of the right form: an image of a height and width, or 16 tokens."""
         if self.modality == "text":
             return torch.zeros(1, 16, dtype=torch.int64)
-        return torch.zeros(1, 3, 32, 32)
+        return torch.zeros(1, 3, side, side)
 
 
 def find_network(name: str) -> Network:

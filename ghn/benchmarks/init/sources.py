@@ -12,6 +12,7 @@ from ghn.benchmarks.compare import Data, Schedule, train
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.networks import Network
 from ghn.config import Config
+from ghn.device import choose_device
 from ghn.graphs import ParamGraph, cached_trace
 from ghn.io import atomic_path
 from ghn.rng import derive_seed, preserve_global_state
@@ -54,8 +55,8 @@ def train_source(config: InitConfig, family: str, data: Data) -> None:
         torch.manual_seed(derive_seed(SEED, "source", family))
         model = SAMPLERS[family].build(architecture)
     schedule = Schedule(steps=config.source_steps, batch=config.batch, rate=RATE, tests=2)
-    run = train(model, data, schedule, SEED)
-    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters()}
+    run = train(model.to(choose_device(config.device)), data, schedule, SEED)
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"score": f"{run.scores[-1][1]:.4f}"})
 

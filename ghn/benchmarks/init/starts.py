@@ -47,7 +47,7 @@ def initialize(
         model: With its own initialization.
         start: Name of the start, which `InitConfig` has checked.
         network: What the model is.
-        inputs: A training batch, for starts that look at data.
+        inputs: A training batch, for starts that look at data; on the CPU, as the model.
         seed: For starts that draw.
         config: Where trained networks are.
 
@@ -57,9 +57,9 @@ def initialize(
     kind, afterwards, checkpoint = parts_of(start)
     if kind == "ghn":
         options = {key: value for name in afterwards for key, value in AFTERWARDS[name].items()}
-        return _predict(model, network, checkpoint or None, seed, options)
+        return _predict(model, network.example(config.side), checkpoint or None, seed, options)
     if kind == "trained":
-        graph = cached_trace(model, network.example())
+        graph = cached_trace(model, network.example(config.side))
         written = transplant(model, graph, *load_source(config, source_family(network)))
         return {"written": len(written), "kept": len(graph.specs) - len(written)}
     if kind in ("orthogonal", "lsuv"):
@@ -70,9 +70,9 @@ def initialize(
 
 
 def _predict(
-    model: nn.Module, network: Network, checkpoint: str | None, seed: int, options: dict[str, Any]
+    model: nn.Module, example: Tensor, checkpoint: str | None, seed: int, options: dict[str, Any]
 ) -> dict[str, Any]:
-    report = predict_params(model, network.example(), checkpoint=checkpoint, seed=seed, **options)
+    report = predict_params(model, example, checkpoint=checkpoint, seed=seed, **options)
     return {
         "predicted": len(report.predicted),
         "kept": dict(Counter(report.kept.values())),
