@@ -75,7 +75,8 @@ def run_init(values: dict[str, Any]) -> None:
         print_json(result.to_dict())
         return
     columns, rows = summary_table(result)
-    print_table(f"{config.data}/{config.scored_on}, {config.steps} steps", columns, rows)
+    scored = f"{config.test_data or config.data}/{config.scored_on}"
+    print_table(f"{scored}, {config.steps} steps", columns, rows)
     note(f"Results: {', '.join(str(f) for f in files)}")
 
 

@@ -59,7 +59,9 @@ def init_report(result: InitResult) -> Report:
 
 def _title(result: InitResult) -> str:
     config = result.config
-    return f"Initializations: {config.split}, {config.data}, {config.steps} steps"
+    what = "chosen networks" if config.models else config.split
+    data = config.data + (f" and {config.test_data}" if config.test_data else "")
+    return f"Initializations: {what}, {data}, {config.steps} steps"
 
 
 def _verdicts(result: InitResult) -> Iterator[str]:
@@ -80,7 +82,7 @@ def _method(result: InitResult) -> list[str]:
     base = config.starts[0]
     return [
         f"Data: {record.data['name']} (hash {record.data['hash']}), scored on the first "
-        f"{config.scored:,} inputs of {config.scored_on}.",
+        f"{config.scored:,} inputs of {config.test_data or config.data}/{config.scored_on}.",
         f"Batches of {config.batch}, AdamW, warm-up over a tenth of the steps, cosine to zero.",
         f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
         "where the best lay on the edge) for every network by the training loss on a seed of its "
