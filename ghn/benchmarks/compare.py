@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.rng import make_generator
+from ghn.training.schedule import rise_and_fall
 from ghn.training.tasks import Task, cross_entropy
 
 __all__ = ["Data", "Run", "Schedule", "mean_and_spread", "reach", "score", "train"]
@@ -59,10 +60,7 @@ class Schedule:
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        warm = max(1, self.steps // 10)
-        if step < warm:
-            return self.rate * (step + 1) / warm
-        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+        return self.rate * rise_and_fall(step, self.steps, max(1, self.steps // 10))
 
     def test_steps(self) -> list[int]:
         """Return the numbers of steps after which the score is taken."""

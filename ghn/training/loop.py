@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +31,7 @@ from ghn.rng import make_generator, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import evaluate
 from ghn.training.muon import make_optimizers
+from ghn.training.schedule import rise_and_fall
 from ghn.training.start import first_hypernetwork
 from ghn.training.state import load_state, newest, save_state
 from ghn.training.targets import TargetPool
@@ -122,11 +122,8 @@ class Trainer:
     def learning_rate(self) -> float:
         """Linear warm-up, constant, then a cosine to zero over the last steps."""
         config = self.config
-        if self.step < config.warmup:
-            return config.lr * (self.step + 1) / config.warmup
-        falling = config.cooldown * max(config.steps - config.warmup, 1)
-        done = 1.0 - (config.steps - self.step) / falling
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
+        share = rise_and_fall(self.step, config.steps, config.warmup, config.cooldown)
+        return config.lr * share
 
     def take_step(self, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
         """Take one step on a batch; return the mean loss and accuracy of its networks."""

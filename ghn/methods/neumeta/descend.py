@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ghn.errors import PredictionError
 from ghn.methods.neumeta.config import FamilyConfig
+from ghn.training.schedule import rise_and_fall
 
 __all__ = ["Losses", "descend", "write_values"]
 
@@ -76,7 +77,10 @@ def descend(
     """
     parameters = [p for group in groups for p in group["params"]]
     optimizer = torch.optim.AdamW([dict(g) for g in groups], weight_decay=config.decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
+    rise = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rise_and_fall(step, steps, rise)
+    )
     average = [p.detach().clone() for p in parameters]
     losses = Losses(steps, tell)
     for step in range(steps):
@@ -92,14 +96,6 @@ def descend(
         losses.add(value)
     write_values(parameters, average)
     return losses.values
-
-
-def _schedule(step: int, total: int) -> float:
-    """Rise over a twentieth of all steps, then fall along half a cosine."""
-    rise = max(1, total // 20)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1.0 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
 @torch.no_grad()
