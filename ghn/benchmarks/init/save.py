@@ -98,7 +98,13 @@ def _method(result: InitResult) -> list[str]:
 
 def _markdown(result: InitResult) -> str:
     record = result.record
-    machine = f"{record.machine['processor']}, {record.machine['cores']} cores"
+    machine = ", ".join(
+        [
+            record.machine["processor"],
+            f"{record.machine['cores']} cores",
+            *record.machine["accelerators"],
+        ]
+    )
     return "\n".join(
         [
             f"# {_title(result)}",
