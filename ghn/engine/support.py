@@ -1,7 +1,10 @@
 """What a hypernetwork was trained for, and so what it may be asked to predict.
 
-A parameter is supported if its operator, in its role and number of kernel axes, occurred in the
-training networks. A class head is supported if its number of classes did.
+A parameter is supported if its operator, in its role, with its number of kernel axes and at its
+place in the network, occurred in the training networks. The place says more than one would think:
+trained on transformers whose linear layers stand in residual branches alone, a hypernetwork knows
+nothing of one that all signals must pass (`swin`'s downsampling). A class head is supported if its
+number of classes occurred.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 from ghn.config import Config
+from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph, ParamSpec
+from ghn.graphs.structure import trunk
 
 __all__ = ["Reason", "Support"]
 
 Reason = Literal["unsupported", "oversized"]
 S = TypeVar("S", bound="Support")
+PLACES = ("stem", "head", "trunk", "branch")
 
 # Rows that no table of codes can tell apart in a useful way: a vocabulary.
 OVERSIZED = 65_536
@@ -27,7 +33,11 @@ class Support(Config):
     """What occurred in training.
 
     Attributes:
-        uses: Triples "operator/role/number of kernel axes".
+        uses: "operator/role/number of kernel axes/place"; the place is `stem`, `head`, `trunk` (all
+            signals pass the operator) or `branch`.
+
+    Raises:
+        ConfigError: If uses name no place, as those of older versions.
         classes: Numbers of classes.
         image_channels: Numbers of input channels of the first layer.
         widest: Most rows or columns of any parameter, for information.
@@ -37,6 +47,14 @@ class Support(Config):
     classes: tuple[int, ...] = ()
     image_channels: tuple[int, ...] = ()
     widest: int = 0
+
+    def __post_init__(self) -> None:
+        unplaced = [use for use in self.uses if use.rpartition("/")[2] not in PLACES]
+        if unplaced:
+            raise ConfigError(
+                f"a support says where its operators stand ({', '.join(PLACES)}), got "
+                f"{unplaced[0]!r}: written by an older version, export the checkpoint again"
+            )
 
     @classmethod
     def from_graphs(cls: type[S], graphs: Iterable[ParamGraph]) -> S:
@@ -77,4 +95,6 @@ class Support(Config):
 
 
 def _use(graph: ParamGraph, spec: ParamSpec) -> str:
-    return f"{graph.nodes[spec.node].op}/{spec.role}/{len(spec.sizes('k'))}"
+    inside = "trunk" if spec.node in trunk(graph) else "branch"
+    place = "head" if spec.head else "stem" if spec.stem else inside
+    return f"{graph.nodes[spec.node].op}/{spec.role}/{len(spec.sizes('k'))}/{place}"

@@ -10,7 +10,14 @@ import math
 
 from ghn.graphs.graph import Node, ParamGraph
 
-__all__ = ["NORMS", "SignalFacts", "predecessors", "residual_branch_ends", "signal_facts"]
+__all__ = [
+    "NORMS",
+    "SignalFacts",
+    "predecessors",
+    "residual_branch_ends",
+    "signal_facts",
+    "trunk",
+]
 
 _RELU_LIKE = frozenset(
     {"relu", "relu6", "leaky_relu", "prelu", "elu", "gelu", "silu", "mish", "hard_swish"}
@@ -182,6 +189,41 @@ def _renormed(graph: ParamGraph, before: list[list[int]]) -> frozenset[int]:
         node = graph.nodes[index]
         if node.op in ("batch_norm", "group_norm") or (node.op in _HANDS_ON and index in found):
             found |= set(before[index])
+    return frozenset(found)
+
+
+def trunk(graph: ParamGraph) -> frozenset[int]:
+    """Return the nodes that all signals pass, from whatever input to whatever output.
+
+    What is in no residual branch, no parallel path and no gate: nothing carries the signal past
+    these nodes. Found once for each graph.
+    """
+    if "trunk" not in graph.memo:
+        graph.memo["trunk"] = _find_trunk(graph)
+    return graph.memo["trunk"]
+
+
+def _find_trunk(graph: ParamGraph) -> frozenset[int]:
+    count = len(graph.nodes)
+    inputs = {i for i, node in enumerate(graph.nodes) if node.op == "input"}
+    outputs = {i for i, node in enumerate(graph.nodes) if node.op == "output"}
+    fed, heard = set(inputs), set(outputs)
+    for start, end in graph.edges:
+        if start in fed:
+            fed.add(end)
+    for start, end in reversed(graph.edges):
+        if end in heard:
+            heard.add(start)
+    # How far each node hands the signal on; several inputs count as one before them all.
+    carried = dict.fromkeys(outputs, count)
+    for start, end in graph.edges:
+        if start in fed and end in heard:
+            carried[start] = max(carried.get(start, 0), end)
+    found, farthest = set(), max(inputs & heard, default=0)
+    for index in sorted(fed & heard):
+        if farthest <= index:
+            found.add(index)
+        farthest = max(farthest, carried[index])
     return frozenset(found)
 
 

@@ -27,9 +27,9 @@ def build(seed=0, **settings):
 
 @pytest.fixture
 def folder(tmp_path):
-    build(support=Support(uses=("linear/weight/0",), classes=(10,), widest=64)).save_pretrained(
-        tmp_path / "saved"
-    )
+    build(
+        support=Support(uses=("linear/weight/0/head",), classes=(10,), widest=64)
+    ).save_pretrained(tmp_path / "saved")
     return tmp_path / "saved"
 
 
@@ -53,7 +53,7 @@ def same(one, other):
 def test_what_is_loaded_is_what_was_saved_to_the_bit(folder):
     loaded = GHN.from_pretrained(folder)
 
-    saved = build(support=Support(uses=("linear/weight/0",), classes=(10,), widest=64))
+    saved = build(support=Support(uses=("linear/weight/0/head",), classes=(10,), widest=64))
     assert same(loaded, saved)
     assert loaded.config == saved.config
     graph = trace(nn.Linear(4, 3), torch.empty(1, 4))

@@ -180,7 +180,7 @@ def test_a_glob_that_fits_no_name_is_an_error():
 
 
 def test_what_the_checkpoint_was_never_trained_for_is_kept_unless_asked_for():
-    support = Support(uses=("linear/weight/0", "linear/bias/0"), classes=(5,))
+    support = Support(uses=("linear/weight/0/head", "linear/bias/0/head"), classes=(5,))
     kept, forced = Small(), Small()
 
     report = predict_params(kept, X, checkpoint=FakeGHN(support))
@@ -409,7 +409,7 @@ def test_recurrent_and_parametrised_layers_use_what_was_written():
 
 
 def test_the_report_reads_as_text_and_as_json():
-    support = Support(uses=("linear/weight/0",), classes=(5,))
+    support = Support(uses=("linear/weight/0/head",), classes=(5,))
     report = predict_params(Small(), X, checkpoint=FakeGHN(support))
 
     text, data = str(report), json.loads(report.to_json())

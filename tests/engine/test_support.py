@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
 from ghn.engine import Support
+from ghn.errors import ConfigError
 from ghn.graphs import trace
 
 
@@ -54,6 +56,36 @@ def test_an_operator_that_training_lacked_is_unsupported():
     found = reasons(support, graph_of(net(activation=nn.PReLU)))
 
     assert found["1.weight"] == "unsupported"
+
+
+class Block(nn.Module):
+    def __init__(self, skip):
+        super().__init__()
+        self.skip, self.linear = skip, nn.Linear(8, 8)
+
+    def forward(self, x):
+        return x + self.linear(x) if self.skip else self.linear(x)
+
+
+def test_a_layer_on_the_trunk_is_another_one_than_in_a_branch():
+    def net(skip):
+        return nn.Sequential(nn.Linear(4, 8), Block(skip), nn.Linear(8, 10))
+
+    def graph(skip):
+        return trace(net(skip), torch.empty(1, 4))
+
+    branch, both = Support.from_graphs([graph(True)]), [graph(True), graph(False)]
+
+    assert reasons(branch, graph(False)) == {
+        **dict.fromkeys(("0.weight", "0.bias", "2.weight", "2.bias"), None),
+        **dict.fromkeys(("1.linear.weight", "1.linear.bias"), "unsupported"),
+    }
+    assert set(reasons(Support.from_graphs(both), graph(False)).values()) == {None}
+
+
+def test_support_from_before_places_were_told_apart_is_an_error():
+    with pytest.raises(ConfigError, match="export"):
+        Support(uses=("linear/weight/0",))
 
 
 def test_a_huge_vocabulary_is_oversized_and_an_untrained_hypernetwork_supports_the_rest():

@@ -1,12 +1,15 @@
 import sys
 
+import networkx as nx
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from ghn.graphs import Node, ParamGraph, trace
-from ghn.graphs.structure import residual_branch_ends, signal_facts
+from ghn.graphs.structure import residual_branch_ends, signal_facts, trunk
 
 
 def graph_of(*nodes, edges):
@@ -244,3 +247,45 @@ def test_work_grows_with_the_number_of_nodes_and_not_its_square():
     assert len(ends) == 1000
     assert set(ends.values()) == {1000}
     assert lines_run(chain_of_branches(200)) < 3 * lines_run(chain_of_branches(100))
+
+
+def cut_vertices(graph):
+    """Nodes without which no input reaches an output."""
+    whole = nx.DiGraph(graph.edges)
+    whole.add_nodes_from(range(len(graph.nodes)))
+    ends = [{i for i, n in enumerate(graph.nodes) if n.op == op} for op in ("input", "output")]
+    whole.add_edges_from([("from", i) for i in ends[0]] + [(i, "to") for i in ends[1]])
+    found = set()
+    for node in range(len(graph.nodes)):
+        rest = whole.copy()
+        rest.remove_node(node)
+        if not nx.has_path(rest, "from", "to"):
+            found.add(node)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "resnet18", "levit_128s"]
+)
+def test_the_trunk_is_what_nothing_goes_past(name):
+    with torch.device("meta"):
+        graph = trace(timm.create_model(name))
+
+    assert trunk(graph) == cut_vertices(graph)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25),
+    st.sets(st.integers(0, 3), min_size=1),
+    st.sets(st.integers(6, 9), min_size=1),
+)
+def test_the_trunk_of_any_graph_is_its_cut_vertices(pairs, inputs, outputs):
+    edges = sorted({(min(p), max(p)) for p in pairs if p[0] != p[1]})
+    ops = ["input" if i in inputs else "output" if i in outputs else "add" for i in range(10)]
+    edges = [(a, b) for a, b in edges if b not in inputs and a not in outputs]
+    graph = graph_of(*ops, edges=edges)
+    joined = nx.DiGraph(edges)
+    joined.add_nodes_from(range(10))
+    connected = any(nx.has_path(joined, a, b) for a in inputs for b in outputs)
+
+    assert trunk(graph) == (cut_vertices(graph) if connected else set())
