@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ghn.benchmarks.init import InitConfig, run_bench
+from ghn.benchmarks.workers import run_all
+
+TINY = {
+    "models": ("convnets:1:test",),
+    "starts": ("default", "orthogonal"),
+    "data": "digits",
+    "steps": 3,
+    "batch": 8,
+    "rates": (3e-3,),
+    "seeds": (1,),
+    "scored": 20,
+    "tests": 2,
+}
+
+SHARES = """
+import ray
+from ghn.benchmarks.workers import run_all
+
+ray.init(num_cpus=4, num_gpus=1, include_dashboard=False)
+work = lambda piece: ray.get_runtime_context().get_assigned_resources()["GPU"]
+print([share for _, share in run_all(work, range(3), jobs=1, ray=True)])
+"""
+
+
+def python(*words):
+    """Run Python in a process of its own, as Ray leaves its marks on the one that starts it."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def square(x):
+    return x * x
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_piece_comes_back_with_its_result(jobs):
+    found = dict(run_all(square, [3, 1, 2], jobs))
+
+    assert found == {1: 1, 2: 4, 3: 9}
+
+
+@pytest.mark.slow
+def test_a_local_ray_makes_the_runs_that_one_process_makes(tmp_path):
+    alone = run_bench(InitConfig(out=str(tmp_path / "alone"), jobs=1, **TINY))
+    words = [
+        f"--{key}={value}"
+        for key, values in TINY.items()
+        for value in (values if isinstance(values, tuple) else (values,))
+    ]
+
+    python("-m", "ghn.cli", "bench", "init", "--ray", f"--out={tmp_path / 'ray'}", *words)
+
+    gathered = run_bench(InitConfig(out=str(tmp_path / "ray"), jobs=1, **TINY))
+    assert gathered.to_dict()["networks"] == alone.to_dict()["networks"]
+    names = [sorted(p.name for p in (tmp_path / f / "runs").iterdir()) for f in ("alone", "ray")]
+    assert names[0] == names[1]
+
+
+@pytest.mark.slow
+def test_on_ray_processes_share_a_gpu():
+    assert "[0.25, 0.25, 0.25]" in python("-c", SHARES)
