@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,40 +134,36 @@ class Trainer:
         chosen = torch.randint(len(self.pool), (config.meta_batch,), generator=draws).tolist()
         mine = chosen[accelerator.process_index :: accelerator.num_processes]
         targets = [self.pool[i] for i in mine]
-        heads: list[Tensor] = []
-        gradients: list[Tensor] = []
-        loss_sum = hits = count = 0.0
         emitted = self.ghn([t.graph for t in targets]) if targets else []
+        found: list[list[Tensor]] = []
+        measured: list[Tensor] = []
         for target, parameters in zip(targets, emitted, strict=True):
             leaves = {k: v.detach().requires_grad_() for k, v in parameters.items()}
             with accelerator.autocast():
                 logits = target.run(leaves, inputs)
             loss = cross_entropy(logits.float(), labels)
-            found = self._gradients(loss, list(leaves.values()))
-            if found is None:
-                continue
-            heads += parameters.values()
-            gradients += found
-            loss_sum += loss.item()
-            hits += (logits.argmax(-1) == labels).float().mean().item()
-            count += 1
+            found.append(self._gradients(loss, list(leaves.values())))
+            hit = (logits.argmax(-1) == labels).float().mean()
+            measured.append(torch.stack([loss.detach(), hit, _largest(found[-1])]))
+        # All read at once: each reading waits for an accelerator.
+        rows = torch.stack(measured).tolist() if measured else []
+        kept = [n for n, row in enumerate(rows) if all(map(math.isfinite, row))]
         self.ghn.zero_grad(set_to_none=True)
-        if heads:
-            torch.autograd.backward(heads, gradients)
-        loss_sum, hits, count = self._reduce([loss_sum, hits, count])
+        if kept:
+            heads = [tensor for n in kept for tensor in emitted[n].values()]
+            torch.autograd.backward(heads, [tensor for n in kept for tensor in found[n]])
+        sums = [sum(rows[n][i] for n in kept) for i in (0, 1)]
+        loss_sum, hits, count = self._reduce([*sums, float(len(kept))])
         self.skipped += len(chosen) - int(count)
         if not self._update():
             self.skipped += int(count)
         return loss_sum / max(count, 1), hits / max(count, 1)
 
-    def _gradients(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor] | None:
-        """Return a network's share of the gradients, or None if they are not finite."""
-        if not torch.isfinite(loss):
-            return None
+    def _gradients(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+        """Return a network's share of the gradients."""
         if self.config.penalty:
             loss = loss + self.config.penalty * sum(leaf.norm() for leaf in leaves)
-        found = torch.autograd.grad(loss / self.config.meta_batch, leaves)
-        return list(found) if all(torch.isfinite(g).all() for g in found) else None
+        return list(torch.autograd.grad(loss / self.config.meta_batch, leaves))
 
     def _reduce(self, counts: list[float]) -> list[float]:
         """Sum gradients and counts over all processes; a skipped network has added nothing."""
@@ -212,6 +209,11 @@ class Trainer:
             ghn = GHN(self.ghn.config).to(self.accelerator.device)
         ghn.load_state_dict({**self.ghn.state_dict(), **self.average})
         return ghn.eval().requires_grad_(False)
+
+
+def _largest(gradients: list[Tensor]) -> Tensor:
+    """Return the largest magnitude of any element; not finite if one is not."""
+    return torch.stack(torch._foreach_norm(gradients, math.inf)).max().float()
 
 
 def train(

@@ -44,8 +44,9 @@ class Target:
         self, parameters: dict[str, Tensor], inputs: Shaped[Tensor, "b ..."]
     ) -> Float[Tensor, "b *t k"]:
         """Return logits under given parameters; batch norms use the batch's own statistics."""
-        # Running statistics are written by the forward pass: into copies.
-        buffers = {name: value.to(inputs.device, copy=True) for name, value in self.buffers.items()}
+        # Moved once; running statistics are written by the forward pass: into copies.
+        self.buffers = {name: value.to(inputs.device) for name, value in self.buffers.items()}
+        buffers = {name: value.clone() for name, value in self.buffers.items()}
         return torch.func.functional_call(self.model, {**parameters, **buffers}, (inputs,))
 
 
