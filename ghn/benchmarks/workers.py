@@ -15,7 +15,7 @@ import torch
 from ghn.benchmarks.timing import threads_of_torch
 from ghn.errors import ConfigError
 
-__all__ = ["RunAll", "run_all", "workers"]
+__all__ = ["RunAll", "workers"]
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -24,32 +24,19 @@ RunAll = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[Any, Any
 """Does work on pieces, and yields each piece with its result, as they come."""
 
 
-def run_all(
-    work: Callable[[W], R], pieces: Sequence[W], jobs: int, ray: bool = False
-) -> Iterator[tuple[W, R]]:
-    """Yield each piece with its result, as they come.
+@contextmanager
+def workers(jobs: int, ray: bool = False) -> Iterator[RunAll]:
+    """Give a function that does work in processes, which live on between its calls.
+
+    The work, and its pieces, can be pickled, unless `jobs` is 1.
 
     Args:
-        work: Can be pickled, unless `jobs` is 1.
-        pieces: What it is called with.
         jobs: Number of processes, each with one thread; 1 stays in this one.
         ray: Whether a Ray cluster runs them: the one of `RAY_ADDRESS`, else a local one of `jobs`
             processes.
 
     Raises:
         ConfigError: If Ray is asked for and not installed.
-    """
-    with workers(jobs, ray) as run:
-        yield from run(work, pieces)
-
-
-@contextmanager
-def workers(jobs: int, ray: bool = False) -> Iterator[RunAll]:
-    """Give a function that does work in processes, which live on between its calls.
-
-    Args:
-        jobs: As for `run_all`.
-        ray: As for `run_all`.
     """
     if ray:
         with _ray_cluster(jobs) as run:

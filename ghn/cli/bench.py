@@ -75,8 +75,8 @@ def run_init(values: dict[str, Any]) -> None:
         print_json(result.to_dict())
         return
     columns, rows = summary_table(result)
-    scored = f"{config.test_data or config.data}/{config.scored_on}"
-    print_table(f"{scored}, {config.steps} steps", columns, rows)
+    title = f"{config.scored_data}/{config.scored_on}, {config.steps} steps"
+    print_table(title, columns, rows)
     note(f"Results: {', '.join(str(f) for f in files)}")
 
 

@@ -35,12 +35,12 @@ class Support(Config):
     Attributes:
         uses: "operator/role/number of kernel axes/place"; the place is `stem`, `head`, `trunk` (all
             signals pass the operator) or `branch`.
-
-    Raises:
-        ConfigError: If uses name no place, as those of older versions.
         classes: Numbers of classes.
         image_channels: Numbers of input channels of the first layer.
         widest: Most rows or columns of any parameter, for information.
+
+    Raises:
+        ConfigError: If uses name no place, as those of older versions.
     """
 
     uses: tuple[str, ...] = ()

@@ -252,6 +252,11 @@ def _cell(cell: Cell | str, kind: str) -> str:
     return f"<td{kind}{value}>{text}{detail}</td>"
 
 
+def _parts_of(machine: Mapping[str, Any]) -> list[str]:
+    cores = f"{machine['cores']} cores"
+    return [machine["processor"], cores, *machine.get("accelerators", ())]
+
+
 def facts_of(record: Mapping[str, Any]) -> dict[str, str]:
     """Return the facts of a run's record, in words.
 
@@ -260,7 +265,7 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, str]:
     """
     machine: Mapping[str, Any] = record.get("machine", {})
     facts = {
-        "Machine": f"{machine['processor']}, {machine['cores']} cores" if machine else "",
+        "Machine": ", ".join(_parts_of(machine)) if machine else "",
         "Versions": _pairs(record.get("versions", {})),
         "Data": _pairs(record.get("data", {})),
         "Seeds": ", ".join(map(str, record.get("seeds", ()))),

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ghn.benchmarks.init import InitConfig, run_bench
-from ghn.benchmarks.workers import run_all
+from ghn.benchmarks.workers import workers
 
 TINY = {
     "models": ("convnets:1:test",),
@@ -23,11 +23,12 @@ TINY = {
 
 SHARES = """
 import ray
-from ghn.benchmarks.workers import run_all
+from ghn.benchmarks.workers import workers
 
 ray.init(num_cpus=4, num_gpus=1, include_dashboard=False)
 work = lambda piece: ray.get_runtime_context().get_assigned_resources()["GPU"]
-print([share for _, share in run_all(work, range(3), jobs=1, ray=True)])
+with workers(jobs=1, ray=True) as run_all:
+    print([share for _, share in run_all(work, range(3))])
 """
 
 
@@ -51,7 +52,8 @@ def square(x):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_piece_comes_back_with_its_result(jobs):
-    found = dict(run_all(square, [3, 1, 2], jobs))
+    with workers(jobs) as run_all:
+        found = dict(run_all(square, [3, 1, 2]))
 
     assert found == {1: 1, 2: 4, 3: 9}
 

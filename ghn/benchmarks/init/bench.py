@@ -161,10 +161,7 @@ def load_bench_data(config: InitConfig, modality: str) -> Data:
     """Load what the networks are trained and scored on."""
     device = choose_device(config.device)
     tasks: list[Task] = []
-    for name, split in (
-        (config.data, "fit"),
-        (config.test_data or config.data, config.scored_on),
-    ):
+    for name, split in ((config.data, "fit"), (config.scored_data, config.scored_on)):
         if modality == "text":
             tasks.append(TextTask(load_text(name, split), config.context))
         else:

@@ -82,6 +82,11 @@ class InitConfig(Config):
     jobs: int = 2
     ray: bool = False
 
+    @property
+    def scored_data(self) -> str:
+        """Data set that scores are taken on."""
+        return self.test_data or self.data
+
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")

@@ -82,7 +82,7 @@ def _method(result: InitResult) -> list[str]:
     base = config.starts[0]
     return [
         f"Data: {record.data['name']} (hash {record.data['hash']}), scored on the first "
-        f"{config.scored:,} inputs of {config.test_data or config.data}/{config.scored_on}.",
+        f"{config.scored:,} inputs of {config.scored_data}/{config.scored_on}.",
         f"Batches of {config.batch}, AdamW, warm-up over a tenth of the steps, cosine to zero.",
         f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
         "where the best lay on the edge) for every network by the training loss on a seed of its "
@@ -98,13 +98,7 @@ def _method(result: InitResult) -> list[str]:
 
 def _markdown(result: InitResult) -> str:
     record = result.record
-    machine = ", ".join(
-        [
-            record.machine["processor"],
-            f"{record.machine['cores']} cores",
-            *record.machine["accelerators"],
-        ]
-    )
+    machine = facts_of(record.to_dict())["Machine"]
     return "\n".join(
         [
             f"# {_title(result)}",

@@ -11,7 +11,7 @@ from typing import Any
 from ghn.benchmarks.mip.arms import ARMS, Piece, Trained, constant_loss, initial_slope, train
 from ghn.benchmarks.mip.outcome import MIPResult, TaskResult, best_rate
 from ghn.benchmarks.mip.tasks import SIDE, TASKS
-from ghn.benchmarks.workers import run_all
+from ghn.benchmarks.workers import workers
 from ghn.config import Config
 from ghn.data import load_images
 from ghn.errors import ConfigError
@@ -72,18 +72,19 @@ def run_mip(
         for task in config.tasks
         for arm in ARMS
     }
-    while left := [p for pieces in wanted.values() for p in pieces if p not in done]:
-        for piece, runs in run_all(train, left, config.jobs):
-            done[piece] = runs
-            plain = [dataclasses.asdict(run) for run in runs]
-            append_line(file, json.dumps({"piece": dataclasses.asdict(piece), "runs": plain}))
-            every = [p for pieces in wanted.values() for p in pieces]
-            if ticker is not None:
-                ticker(sum(p in done for p in every), len(every), f"{piece.task}, {piece.arm}")
-        for pieces in wanted.values():
-            rate = further_rate([run for piece in pieces for run in done[piece]])
-            if rate is not None:
-                pieces.append(dataclasses.replace(pieces[0], rates=(rate,)))
+    with workers(config.jobs) as run_all:
+        while left := [p for pieces in wanted.values() for p in pieces if p not in done]:
+            for piece, runs in run_all(train, left):
+                done[piece] = runs
+                plain = [dataclasses.asdict(run) for run in runs]
+                append_line(file, json.dumps({"piece": dataclasses.asdict(piece), "runs": plain}))
+                every = [p for pieces in wanted.values() for p in pieces]
+                if ticker is not None:
+                    ticker(sum(p in done for p in every), len(every), f"{piece.task}, {piece.arm}")
+            for pieces in wanted.values():
+                rate = further_rate([run for piece in pieces for run in done[piece]])
+                if rate is not None:
+                    pieces.append(dataclasses.replace(pieces[0], rates=(rate,)))
     tasks = [
         TaskResult(
             name=task,
