@@ -14,18 +14,19 @@ from typing import Any
 
 from torch import nn
 
-from ghn.graphs import smooth_channels
+from ghn.graphs import smooth_channels, trace
+from ghn.graphs.ties import named_tensors
 from ghn.io import tensor_digest
 from ghn.methods.neumeta.baselines import Slimmable, fresh, strongest_first, tune
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.family import Family
 from ghn.methods.neumeta.fit import Progress
+from ghn.methods.neumeta.groups import chosen_parameters
 from ghn.methods.neumeta.source import Source
 from ghn.registry import Registry
 
-__all__ = ["ARMS", "GENERATE", "Setting", "zeroed"]
+__all__ = ["ARMS", "Setting", "zeroed"]
 
-GENERATE = "blocks.*"
 EFFORT = 10.0  # of smoothing: time enough for one order, however busy the machine is
 
 
@@ -55,6 +56,11 @@ class Setting:
         """Inputs of the tail."""
         return self.source.train.values[:2].float()
 
+    @property
+    def further(self) -> dict[str, Any]:
+        """What families of the tail are given beside settings."""
+        return {"generate": self.source.generate, "example_inputs": self.example}
+
 
 Maker = Callable[[Setting], tuple[Callable[[float], nn.Module], int]]
 """Returns what gives the network of a width, and how many numbers are stored for all widths."""
@@ -72,10 +78,7 @@ def _family(smooth: bool = True, **changes: Any) -> Maker:
         if smooth:
             smooth_channels(tail, setting.example, effort=EFFORT)
         own = setting.config.to_dict() | changes
-        family = Family(
-            tail, FamilyConfig.from_dict(own), generate=GENERATE, example_inputs=setting.example
-        )
-        return _fitted(family, setting)
+        return _fitted(Family(tail, FamilyConfig.from_dict(own), **setting.further), setting)
 
     return make
 
@@ -84,8 +87,7 @@ def _slimmable(**changes: Any) -> Maker:
     def make(setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
         tail = strongest_first(setting.tail, setting.example)
         config = setting.config.replace(**changes)
-        family = Slimmable(tail, config, generate=GENERATE, example_inputs=setting.example)
-        return _fitted(family, setting)
+        return _fitted(Slimmable(tail, config, **setting.further), setting)
 
     return make
 
@@ -113,7 +115,7 @@ def _one_by_one(begin_anew: bool) -> Maker:
 
     def make(setting: Setting) -> tuple[Callable[[float], nn.Module], int]:
         tail = strongest_first(setting.tail, setting.example)
-        pruned = Slimmable(tail, setting.config, generate=GENERATE, example_inputs=setting.example)
+        pruned = Slimmable(tail, setting.config, **setting.further)
         steps = setting.config.steps
 
         def network(width: float) -> nn.Module:
@@ -136,11 +138,13 @@ def _one_by_one(begin_anew: bool) -> Maker:
 
 
 def zeroed(setting: Setting) -> nn.Module:
-    """Return the tail with blocks that add nothing."""
+    """Return the tail with zeros for all that is generated: its blocks add nothing."""
     tail = copy.deepcopy(setting.tail)
-    for block in tail.get_submodule("blocks").children():
-        for parameter in block.get_submodule("norm2").parameters():
-            nn.init.zeros_(parameter)
+    graph = trace(tail, setting.example)
+    names, _ = chosen_parameters(tail, graph, setting.source.generate, setting.example)
+    tensors = named_tensors(tail)
+    for name in names:
+        nn.init.zeros_(tensors[name])
     return tail
 
 

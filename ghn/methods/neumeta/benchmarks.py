@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ghn.data import augment, load_images, load_scenes
+from ghn.engine.select import Generate
 from ghn.methods.neumeta.features import Examples
 from ghn.methods.neumeta.networks import VAE, ResNet, UNet
 from ghn.methods.neumeta.tasks import CLASSES, IMAGES, PIXELS, Task
 from ghn.registry import Registry
 
-__all__ = ["BENCHMARKS", "SPLITS", "Benchmark"]
+__all__ = ["BENCHMARKS", "SPLITS", "Benchmark", "adamw", "classes_of"]
 
 SPLITS = {"test": ("train", "test"), "val": ("fit", "val")}
 SCENES = {"train": "train", "fit": "train", "val": "val", "test": "test"}
@@ -27,7 +28,8 @@ def _sgd(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimiz
     return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
 
 
-def _adamw(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+def adamw(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Return AdamW with the weight decay of the benchmarks."""
     return torch.optim.AdamW(parameters, rate, weight_decay=1e-2)
 
 
@@ -47,6 +49,8 @@ class Benchmark:
         vary: Changes a batch meanwhile, given a generator on the CPU; None for no change.
         batch: Images in a step, here and in all that follows.
         settings: Settings of families, over their defaults.
+        generate: Which parameters of the tail are generated; see `Family`.
+        identity: What else results depend on, if a name does not stand for it; JSON types.
     """
 
     summary: str
@@ -60,9 +64,13 @@ class Benchmark:
     vary: Callable[[Tensor, Tensor, torch.Generator], Batch] | None = None
     batch: int = 64
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    generate: Generate = "blocks.*"
+    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _classes(name: str, side: int) -> Callable[[str], Examples]:
+def classes_of(name: str, side: int) -> Callable[[str], Examples]:
+    """Return what reads a split of labelled images; see `ghn.data.load_images`."""
+
     def read(split: str) -> Examples:
         data = load_images(name, split, side)
         return Examples(data.images, data.labels, data.hash)
@@ -99,7 +107,7 @@ BENCHMARKS.register("digits")(
     Benchmark(
         summary="scikit-learn's 8 x 8 digits; a convolution and two residual blocks of 32 channels",
         data="digits",
-        read=_classes("digits", 8),
+        read=classes_of("digits", 8),
         network=lambda: ResNet((32,), (0,), 2, 10, stride=2),
         steps=500,
         settings={
@@ -113,7 +121,7 @@ BENCHMARKS.register("cifar10")(
     Benchmark(
         summary="CIFAR-10; ResNet-20, of which the last two blocks are resized",
         data="cifar10",
-        read=_classes("cifar10", 32),
+        read=classes_of("cifar10", 32),
         network=lambda: ResNet((16, 32, 64), (3, 3, 1), 2, 10),
         steps=12_000,
         vary=_shift,
@@ -130,7 +138,7 @@ BENCHMARKS.register("camvid")(
         network=lambda: UNet((48, 64, 96, 128), 2, 11),
         steps=1500,
         rate=2e-3,
-        optimizer=_adamw,
+        optimizer=adamw,
         vary=_mirror,
         batch=8,
         settings={
@@ -150,7 +158,7 @@ BENCHMARKS.register("mnist-vae")(
         network=lambda: VAE(28, 64, 16),
         steps=2500,
         rate=2e-3,
-        optimizer=_adamw,
+        optimizer=adamw,
         batch=64,
         settings={
             "steps": 1250,

@@ -30,7 +30,7 @@ from ghn.pages.plots import COLOURS, draw_lines, plain_numbers
 
 __all__ = ["Result", "Row", "picture_name"]
 
-X = "parameters of the resized part"
+X = "parameters, without those of a benchmark's body"
 CAPTION = "by share of the full width, mean ± standard deviation over seeds"
 
 

@@ -25,6 +25,7 @@ from ghn.methods.neumeta.benchmarks import BENCHMARKS, SPLITS, Benchmark
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.groups import SizeWarning
+from ghn.methods.neumeta.own import name_of, own_benchmark
 from ghn.methods.neumeta.report import Result, Row, picture_name
 from ghn.methods.neumeta.source import Source, source_of
 from ghn.methods.sequence.runs import laid_over
@@ -39,6 +40,13 @@ class RunConfig(Config):
 
     Attributes:
         benchmark: A network and its data: digits, cifar10, camvid, mnist-vae.
+        model: Your own network in place of a benchmark, one that classifies images:
+            timm:NAME, torchvision:NAME, path/to/file.py:factory.
+        model_args: Arguments of its constructor.
+        weights: Its trained state dict, a .safetensors file; empty: it is trained first.
+        data: Its images: cifar10, cifar100, mnist, digits, hf:OWNER/NAME, a folder.
+        side: Height and width of its images in pixels.
+        generate: Its parameters that are resized, as patterns; none: those of the last block.
         arms: What to compare: field, field-on-base, field-on-frozen-base, base-alone, slimmable,
             slimmable-all-widths, individual, pruned-tuned, pruned, interpolated,
             interpolated-smooth, zeroed.
@@ -48,13 +56,19 @@ class RunConfig(Config):
             data, to choose settings by.
         out: Folder of networks, families and results.
         steps: Steps of each training, in place of the settings' own; 0: those.
-        source_steps: Steps of the full network's training; 0: the benchmark's.
+        source_steps: Steps of the full network's training; 0: the benchmark's, or 2,000.
         device: Where to compute: `"auto"`, a GPU if there is one, or a name such as `"cpu"` or
             `"cuda:1"`.
         settings: Settings of families, over the benchmark's own.
     """
 
     benchmark: str = "digits"
+    model: str = ""
+    model_args: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str = ""
+    data: str = ""
+    side: int = 32
+    generate: tuple[str, ...] = ()
     arms: tuple[str, ...] = ("field-on-base", "slimmable", "interpolated", "zeroed")
     widths: tuple[float, ...] = (0.125, 0.25, 0.5, 0.66, 0.75, 0.84, 1.0)
     seeds: tuple[int, ...] = (0,)
@@ -70,8 +84,33 @@ class RunConfig(Config):
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if not self.arms or not self.seeds or min(self.steps, self.source_steps) < 0:
             raise ConfigError(f"a run needs an arm, a seed and no negative number, got {self}")
+        self._check_model()
         if not self.widths or not all(0 < width <= 1 for width in self.widths):
             raise ConfigError(f"widths must lie above 0 and go up to 1, got {self.widths}")
+
+    def _check_model(self) -> None:
+        further = [self.model_args, self.weights, self.data, self.generate]
+        if not self.model and any(further):
+            raise ConfigError(
+                "model_args, weights, data and generate are for a network of your own: name it "
+                "with --model"
+            )
+        if self.model and not self.data:
+            raise ConfigError(
+                f"name the images that {self.model} is trained on, like --data cifar10"
+            )
+        if self.weights and self.source_steps:
+            raise ConfigError(
+                "source_steps trains a network that comes without weights; leave out one of "
+                f"--source-steps {self.source_steps} and --weights {self.weights}"
+            )
+        if self.side < 1:
+            raise ConfigError(f"side is a number of pixels, got {self.side}")
+
+    @property
+    def name(self) -> str:
+        """Name of the folder of its results."""
+        return f"{name_of(self.model) if self.model else self.benchmark}-{self.split}"
 
 
 def run(config: RunConfig, ticker: Progress | None = None) -> Result:
@@ -85,7 +124,7 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
     device = choose_device(config.device)
     for arm in config.arms:
         ARMS[arm]  # unknown names are told before anything runs
-    folder = Path(config.out) / f"{config.benchmark}-{config.split}"
+    folder = Path(config.out) / config.name
     done = _read(folder / "rows.jsonl")
     total = len(config.seeds) * (len(config.arms) + 1)
     for place, seed in enumerate(config.seeds):
@@ -113,13 +152,13 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
         for seed in config.seeds
         for width in config.widths
     ]
-    title = f"{config.benchmark} ({benchmark.summary}), {config.split} split"
+    title = f"{config.model or config.benchmark} ({benchmark.summary}), {config.split} split"
     return Result(folder.name, title, benchmark.task, [done[key] for key in keys], folder)
 
 
 def data_of(config: RunConfig) -> dict[str, str]:
     """Return the name and the digest of the data of a run, for its record."""
-    benchmark = BENCHMARKS[config.benchmark]
+    benchmark = _benchmark(config)
     return {benchmark.data: benchmark.read("test").hash}
 
 
@@ -154,7 +193,13 @@ def _quietly(network: Callable[[float], nn.Module], width: float) -> nn.Module:
 
 
 def _benchmark(config: RunConfig) -> Benchmark:
-    found = BENCHMARKS[config.benchmark]
+    if config.model:
+        found = own_benchmark(
+            *(config.model, config.model_args, config.weights),
+            *(config.data, config.side, config.generate),
+        )
+    else:
+        found = BENCHMARKS[config.benchmark]
     if config.source_steps:
         found = dataclasses.replace(found, steps=config.source_steps)
     return found
@@ -174,7 +219,8 @@ def _key(
     Arms without training depend on settings too: on the inputs that statistics are measured with. A
     device changes no more than rounding, and is not part of it.
     """
-    return arm, seed, json.dumps({"source_steps": benchmark.steps, **settings}, sort_keys=True)
+    known = {"source_steps": benchmark.steps, **benchmark.identity, **settings}
+    return arm, seed, json.dumps(known, sort_keys=True)
 
 
 def _read(path: Path) -> dict[tuple[str, int, str, float], Row]:

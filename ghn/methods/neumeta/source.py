@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ghn.data import normalize
+from ghn.engine.select import Generate
 from ghn.errors import CheckpointError
 from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.benchmarks import SPLITS, Benchmark
@@ -33,12 +34,14 @@ class Source:
         task: What it is for.
         train: Features to train on.
         test: Features to score on.
+        generate: Which parameters of the tail are generated.
     """
 
     network: nn.Module
     task: Task
     train: Features
     test: Features
+    generate: Generate
 
     @property
     def tail(self) -> nn.Module:
@@ -69,6 +72,7 @@ def source_of(
         torch.default_generator.manual_seed(seed)
         network = benchmark.network().to(device)
     header = {"summary": benchmark.summary, "steps": benchmark.steps, "data": train.hash}
+    header |= {"network": benchmark.identity} if benchmark.identity else {}
     if path.exists():
         tensors, found = read_tensors(path, KIND)
         if found != header:
@@ -79,13 +83,20 @@ def source_of(
         write_tensors(path, network.state_dict(), KIND, header)
     network.eval()
     body = network.get_submodule("body")
-    parts = [_features(body, data, benchmark.batch, seed) for data in (train, test)]
-    return Source(network, benchmark.task, *parts)
+    return Source(
+        network=network,
+        task=benchmark.task,
+        train=_features(body, train, benchmark.batch, seed),
+        test=_features(body, test, benchmark.batch, seed),
+        generate=benchmark.generate,
+    )
 
 
 def _train(
     network: nn.Module, benchmark: Benchmark, data: Examples, seed: int, progress: Progress
 ) -> None:
+    if not benchmark.steps:
+        return
     generator = make_generator(seed, "source")
     optimizer = benchmark.optimizer(network.parameters(), benchmark.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -5,13 +5,18 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_model
+from ties_helpers import with_random_values
 
-from ghn.errors import CheckpointError, ConfigError, UnknownNameError
+from ghn.data import load_images, normalize
+from ghn.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
+from ghn.methods.neumeta import Family
 from ghn.methods.neumeta import run as module
 from ghn.methods.neumeta.benchmarks import BENCHMARKS
 from ghn.methods.neumeta.run import RunConfig, run
 from ghn.methods.neumeta.source import source_of
 from ghn.methods.neumeta.tasks import accuracy
+from ghn.zoo import resolve_model
 
 TINY = {"decoder": {"hidden": 8, "layers": 1, "rank": 4, "bands": 3}, "widths": 2}
 RECORD = {"command": "ghn run neumeta", "machine": {}, "versions": {}}
@@ -140,3 +145,104 @@ def test_an_unknown_arm_is_told_before_anything_runs(tmp_path):
     with pytest.raises(UnknownNameError, match="slimmable"):
         run(config(tmp_path, arms=("slimable",)))
     assert not any(tmp_path.iterdir())
+
+
+NETWORK = """
+from torch import nn
+
+
+def make(width=8, classes=10):
+    return nn.Sequential(
+        *(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU()),
+        *(nn.Conv2d(width, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)),
+    )
+"""
+
+
+def own(folder, **changes):
+    (folder / "net.py").write_text(NETWORK)
+    plain = {
+        "model": f"{folder}/net.py:make",
+        "data": "digits",
+        "side": 8,
+        "generate": ("0.*", "1.*", "3.*"),
+        "arms": ("field-on-base", "slimmable", "zeroed"),
+        "source_steps": 0,
+    }
+    return config(folder / "out", **{**plain, **changes})
+
+
+def with_weights(folder, seed=0, **arguments):
+    network = resolve_model(own(folder).model, **arguments)
+    with_random_values(network, seed)
+    save_model(network, str(folder / "net.safetensors"))
+    return network.eval()
+
+
+def test_a_network_of_ones_own_is_scored_and_its_family_loads_into_it(tmp_path):
+    network = with_weights(tmp_path)
+
+    result = run(own(tmp_path, weights=f"{tmp_path}/net.safetensors"))
+
+    full = {r.arm: r for r in result.rows if r.width == 1.0}
+    half = {r.arm: r for r in result.rows if r.width == 0.5}
+    assert full["slimmable"].parameters == sum(p.numel() for p in network.parameters())
+    assert half["slimmable"].parameters < full["slimmable"].parameters
+    test = load_images("digits", "test", 8)
+    answers = network(normalize(test.images)).argmax(1)
+    head = network[-1].bias.argmax().item()  # zeroed convolutions leave the last layer's bias
+    assert full["zeroed"].score == pytest.approx(100 * (test.labels == head).float().mean().item())
+    family, _ = Family.load(result.folder / "field-on-base-0.safetensors", network)
+    assert family.sample(0.5)[0].out_channels == 4
+    untrained = run(own(tmp_path, weights=f"{tmp_path}/net.safetensors", arms=("interpolated",)))
+    # Statistics are measured on some training images there.
+    score = 100 * (answers == test.labels).float().mean().item()
+    assert untrained.rows[-1].score == pytest.approx(score, abs=15)
+
+
+def test_rows_of_other_weights_are_not_taken_for_those_of_a_network(tmp_path):
+    with_weights(tmp_path)
+    weights = f"{tmp_path}/net.safetensors"
+    run(own(tmp_path, weights=weights, arms=("zeroed",)))
+    with_weights(tmp_path, seed=1)
+
+    with pytest.raises(CheckpointError, match="--out"):
+        run(own(tmp_path, weights=weights, arms=("zeroed",)))
+
+
+def test_a_network_without_weights_is_trained_first(tmp_path):
+    few = run(own(tmp_path, arms=("interpolated",), source_steps=1, seeds=(0, 1)))
+    (tmp_path / "many").mkdir()
+    many = run(own(tmp_path / "many", arms=("interpolated",), source_steps=150))
+
+    assert len(few.rows) == 4
+    assert many.rows[-1].score > 50 > 2 * few.rows[1].score
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"data": ""}, ConfigError, "--data"),
+        ({"model": ""}, ConfigError, "--model"),
+        ({"weights": "x.safetensors", "source_steps": 3}, ConfigError, "--source-steps 3"),
+        ({"side": 0}, ConfigError, "side"),
+        ({"model_args": {"classes": 5}}, ConfigError, "each of the 10 classes"),
+        ({"weights": "missing.safetensors"}, CheckpointError, "state dict"),
+        ({"generate": ("nothing.*",)}, ConfigError, "nothing"),
+        ({"generate": ("8.*",)}, UnsupportedModelError, "generate="),
+    ],
+)
+def test_what_a_network_of_ones_own_lacks_is_told_before_anything_runs(
+    tmp_path, changes, error, words
+):
+    with pytest.raises(error, match=words):
+        run(own(tmp_path, **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    with_weights(tmp_path, width=4)
+
+    with pytest.raises(CheckpointError, match="another network"):
+        run(own(tmp_path, weights=f"{tmp_path}/net.safetensors"))
