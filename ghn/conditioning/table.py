@@ -164,9 +164,14 @@ def _match_rows(module: EmbeddingTable, state: dict[str, Any], prefix: str, *_: 
     if labels is None:
         return
     found = json.loads(bytes(labels.cpu().tolist()).decode())
+    rows = [state[f"{prefix}rows.{i}"] for i in range(len(found["names"]))]
+    wrong = [list(row.shape) for row in rows if row.shape != (module._settings.dim,)]
+    if wrong:
+        raise ShapeError(
+            f"the state dict has rows of shape {wrong[0]}, this table of [{module._settings.dim}]"
+        )
     if found["names"] != module.names:
         kept = next(iter(module.rows), module.labels.new_zeros(0, dtype=torch.float32))
-        rows = [state[f"{prefix}rows.{i}"] for i in range(len(found["names"]))]
         module.rows = nn.ParameterList(nn.Parameter(row.clone().to(kept)) for row in rows)
         module.names = list(found["names"])
     for name, row in zip(module.names, module.rows, strict=True):

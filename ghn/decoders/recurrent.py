@@ -178,7 +178,7 @@ class RecurrentDecoder(nn.Module):
                 from_new = _uniform(GATES, new, units, bound=bound, generator=generator)
                 from_new[:, :old] = 0.0
                 rows = torch.cat([rows, from_new.flatten(0, 1).to(weight)], 1)
-            setattr(self, name, nn.Parameter(rows))
+            setattr(self, name, nn.Parameter(rows, weight.requires_grad))
         if self.config.readout == "node":
             self.place.weight = _extended(self.place.weight, (units, 0), bound, generator)
             self.mix.weight = _extended(self.mix.weight, (units, 0), bound, generator)
@@ -203,4 +203,4 @@ def _extended(
         shape = (*grown.shape[:axis], count, *grown.shape[axis + 1 :])
         added = _uniform(*shape, bound=bound, generator=generator).to(weight)
         grown = torch.cat([grown, added], axis)
-    return nn.Parameter(grown)
+    return nn.Parameter(grown, weight.requires_grad)

@@ -1,8 +1,10 @@
 """A target runs under emitted parameters: one set of them, or a batch of sets at once.
 
 The module itself stays as it was, whatever happens: parameters and buffers are passed together, and
-what a forward pass writes, such as the statistics of BatchNorm, goes into copies that come back
-with the output. So each condition can have statistics of its own.
+what a forward pass writes, such as the statistics of BatchNorm, comes back with the output. So each
+condition can have statistics of its own. A module that stands at several places, or a tensor that
+does, is given the same values at each (`torch.func.functional_call` would leave the former with
+them).
 
 Shape letters used in this file:
     B: parameter sets.
@@ -10,14 +12,17 @@ Shape letters used in this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
+from ghn.engine.undo import Snapshot
 from ghn.errors import ShapeError
 
 __all__ = ["buffers_of", "in_mode", "run", "run_batch", "stacked"]
@@ -65,9 +70,53 @@ def run(
     Returns:
         What the module returns, and its buffers after the pass.
     """
-    after = {**buffers_of(model), **{k: v.detach().clone() for k, v in (buffers or {}).items()}}
-    args, kwargs = _arguments(inputs)
-    return functional_call(model, {**parameters, **after}, args, kwargs), after
+    before = {**buffers_of(model), **{k: v.detach().clone() for k, v in (buffers or {}).items()}}
+    return _call(model, parameters, before, *_arguments(inputs))
+
+
+def _call(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Any, Tensors]:
+    """Call a module with tensors in the place of its own; the module is then as it was.
+
+    Buffers are written in place, or replaced, by the pass; they come back as they are after it.
+    """
+    places = _places(model)
+    snapshot = Snapshot(model)
+    try:
+        for name, tensor in {**parameters, **buffers}.items():
+            for table, leaf in places.get(name, ()):
+                table[leaf] = tensor
+        output = model(*args, **kwargs)
+        after = {n: _held(places.get(n, ()), tensor).detach() for n, tensor in buffers.items()}
+    finally:
+        snapshot.restore()
+    return output, after
+
+
+def _held(places: Sequence[tuple[dict[str, Any], str]], tensor: Tensor) -> Tensor:
+    """Return the tensor that stands at the first of some places now, or this one if none does."""
+    found = places[0][0].get(places[0][1]) if places else None
+    return tensor if found is None else found
+
+
+def _places(model: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """Return by name every table of a module in which the tensor of this name stands, and where."""
+    tables: dict[int, list[tuple[dict[str, Any], str]]] = defaultdict(list)
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for leaf, tensor in table.items():
+                if tensor is not None:
+                    tables[id(tensor)].append((table, leaf))
+    named = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    return {name: tables[id(tensor)] for name, tensor in named}
 
 
 def run_batch(
@@ -98,20 +147,16 @@ def run_batch(
     Raises:
         ShapeError: If the leading axes differ, or there is no parameter.
     """
-    sets = _count(parameters, buffers or {})
+    sets = _count(parameters, buffers or {}, () if shared else inputs)
     own = {k: v.expand(sets, *v.shape) for k, v in buffers_of(model).items()}
     before = {**own, **(buffers or {})}
     args, kwargs = _arguments(inputs)
 
-    def one(
-        parameters: Tensors, buffers: Tensors, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, Tensors]:
-        return functional_call(model, {**parameters, **buffers}, args, kwargs), buffers
-
+    call = functools.partial(_call, model)
     axis = None if shared else 0
     if vectorize:
         copies = {k: v.detach().clone() for k, v in before.items()}
-        mapped = vmap(one, in_dims=(0, 0, axis, axis), randomness="different")
+        mapped = vmap(call, in_dims=(0, 0, axis, axis), randomness="different")
         try:
             return mapped(dict(parameters), copies, args, kwargs)
         except Exception:
@@ -121,16 +166,18 @@ def run_batch(
     for index in range(sets):
         chosen = (args, kwargs) if shared else _map(lambda t, i=index: t[i], (args, kwargs))
         copies = {k: v[index].detach().clone() for k, v in before.items()}
-        outputs.append(one({k: v[index] for k, v in parameters.items()}, copies, *chosen))
+        outputs.append(call({k: v[index] for k, v in parameters.items()}, copies, *chosen))
     return _stack(outputs)
 
 
-def _count(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> int:
-    sizes = {name: t.shape[:1] for name, t in {**parameters, **buffers}.items()}
+def _count(parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Any) -> int:
+    leaves = [t for t in torch.utils._pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
+    tensors = {**parameters, **buffers, **{f"input {i}": t for i, t in enumerate(leaves)}}
+    sizes = {name: t.shape[:1] for name, t in tensors.items()}
     if len(set(sizes.values())) != 1 or () in map(tuple, sizes.values()):
         raise ShapeError(
             "a batch needs at least one parameter, and tensors with one leading axis B, got "
-            f"{ {name: list(size) for name, size in list(sizes.items())[:5]} }"
+            f"{ {name: list(size) for name, size in [*sizes.items()][-5:]} }"
         )
     return next(iter(sizes.values()))[0]
 

@@ -117,11 +117,16 @@ class OutputAnchor:
         weights = None
         if importance is not None or mask is not None:
             weights = self._weights(importance or {}, mask or {})
-        self.kept[key] = key if condition is None else condition
+        before = self.kept
+        self.kept = {**before, key: key if condition is None else condition}
+        try:
+            self.refresh()
+        except BaseException:  # a condition that there is not
+            self.kept = before
+            raise
         self.weights.pop(key, None)
         if weights is not None:
             self.weights[key] = weights
-        self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -247,3 +247,14 @@ def test_a_row_that_cannot_be_added_is_refused(name, value, error):
         table.add(name, value)
 
     assert table.names == ["a"]
+
+
+def test_rows_of_another_size_are_refused_and_leave_the_table_as_it_was():
+    table = EmbeddingTable(EmbeddingTableConfig(dim=8, names=("x",)))
+    other = EmbeddingTable(EmbeddingTableConfig(dim=4, names=("p", "q")))
+
+    with pytest.raises(ShapeError, match=r"\[4\].*\[8\]"):
+        table.load_state_dict(other.state_dict())
+
+    assert table.names == ["x"]
+    assert table.encode(["x"])[0].shape == (1, 8)

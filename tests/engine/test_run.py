@@ -144,3 +144,70 @@ def test_sets_of_unequal_number_are_refused():
         run_batch(model, {**parameters, "bias": torch.zeros(2, 2)}, torch.zeros(1, 3))
     with pytest.raises(ShapeError):
         run_batch(model, {}, torch.zeros(1, 3))
+
+
+class Twice(nn.Module):
+    """One module at two places."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.second = self.first
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x)))
+
+
+def test_a_module_that_stands_at_two_places_gets_the_values_at_both_and_its_own_back():
+    model = Twice().train()
+    copies, parameters = sets_of(model, 2)
+    before = copy.deepcopy(model.state_dict())
+    x = torch.randn(6, 4)
+
+    one, after = run(model, {k: v[0] for k, v in parameters.items()}, x)
+    many, _ = run_batch(model, parameters, x)
+
+    torch.testing.assert_close(many, torch.stack([c.train()(x) for c in copies]))
+    torch.testing.assert_close(one, many[0])
+    torch.testing.assert_close(after["first.1.running_var"], copies[0].first[1].running_var)
+    assert all(p.is_leaf for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+class Assigns(nn.Module):
+    """Writes its buffer by assignment, and an attribute that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+        self.scale = nn.Parameter(torch.ones(4))
+        self.last = None
+
+    def forward(self, x):
+        self.mean = 0.5 * self.mean + 0.5 * (self.scale * x).mean(0)
+        self.last = x
+        return x - self.mean
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_buffers_that_are_assigned_come_back_and_attributes_do_not_stay(vectorize):
+    model, x = Assigns(), torch.randn(6, 4)
+
+    one = run(model, {}, x)[1]["mean"]
+    many = run_batch(model, {"scale": torch.ones(3, 4)}, x, vectorize=vectorize)[1]["mean"]
+
+    torch.testing.assert_close(one, 0.5 * x.mean(0))
+    torch.testing.assert_close(many, one.expand(3, 4))
+    assert not one.requires_grad
+    assert model.last is None
+    assert not model.mean.any()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_inputs_for_each_set_must_be_as_many_as_sets(rows):
+    model = nn.Linear(4, 2)
+    parameters = {"weight": torch.randn(2, 2, 4), "bias": torch.randn(2, 2)}
+
+    with pytest.raises(ShapeError, match=f"input 0': \\[{rows}\\]"):
+        run_batch(model, parameters, torch.randn(rows, 5, 4), shared=False)

@@ -8,7 +8,7 @@ from ghn.conditioning import EmbeddingTableConfig, VectorEncoderConfig
 from ghn.decoders import ChunkedDecoderConfig, RecurrentDecoderConfig
 from ghn.encoders import FixedCodesConfig
 from ghn.engine import GHN, GHNConfig
-from ghn.errors import ConfigError
+from ghn.errors import ConfigError, UnknownNameError
 from ghn.graphs import trace
 from ghn.training.anchor import AnchorConfig, OutputAnchor, coming_step, normalised_fisher
 
@@ -290,3 +290,21 @@ def test_names_shapes_and_keys_that_the_anchor_does_not_know_are_refused():
     anchor.keep("a")
     with pytest.raises(ConfigError, match=r"does not keep \['zz'\]; it keeps \['a'\]"):
         anchor.penalty(["zz"])
+
+
+def test_a_condition_that_there_is_not_leaves_the_anchor_as_it_was():
+    ghn = build()
+    anchor = OutputAnchor(ghn, GRAPH, AnchorConfig(beta=1.0))
+    anchor.keep("a")
+    before = anchor.state_dict()
+
+    with pytest.raises(UnknownNameError):
+        anchor.keep("zz")
+    with pytest.raises(UnknownNameError):
+        anchor.keep("a", "zz", importance={})
+
+    assert list(anchor.kept.items()) == [("a", "a")]
+    assert anchor.penalty() == 0
+    after = anchor.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())

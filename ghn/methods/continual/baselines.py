@@ -1,7 +1,8 @@
 """What a hypernetwork is compared with: one network, or one a task, through the same loop.
 
-Every network here has a head of its own for each task, a copy of the module's last layer; what is
-before the head is shared (fine-tuning, EWC, joint training) or is not (separate networks).
+Every network here has a head of its own for each task, a copy of the module's last layer, if that
+is a linear layer or a convolution; else a warning says that there is none. What is before the head
+is shared (fine-tuning, EWC, joint training) or is not (separate networks).
 
 Sources: elastic weight consolidation, Kirkpatrick et al. 2017 (arXiv 1612.00796), with one penalty
 for each earlier task.
@@ -10,6 +11,7 @@ for each earlier task.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -56,7 +58,14 @@ class _Networks(TaskLearner):
 
     def _names_of_a_task(self) -> set[str]:
         """Return the names of the parameters that every task has for itself: the head's."""
-        return {name for name, spec in self.graph.specs.items() if spec.head}
+        found = {name for name, spec in self.graph.specs.items() if spec.head}
+        if not found:
+            warnings.warn(
+                f"{type(self.model).__name__} has no linear layer or convolution that emits its "
+                "output: tasks have no head of their own, and share all parameters",
+                stacklevel=3,
+            )
+        return found
 
     def _statistics_of(self, task: str) -> str:
         """Return whose buffers a task uses."""

@@ -6,7 +6,7 @@ Shape letters used in this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ __all__ = [
     "checked_batch",
     "checked_classes",
     "one_pass",
+    "plain",
     "renumbered",
     "task_loss",
 ]
@@ -92,7 +93,7 @@ def checked_batch(task: str, batch: Any) -> tuple[Any, Int64[Tensor, " b"]]:
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise InputError(f"a batch of task {task!r} must be (inputs, labels), got {type(batch)}")
     try:
-        inputs, labels = batch[0], torch.as_tensor(batch[1])
+        inputs, labels = plain(batch[0]), torch.as_tensor(batch[1])
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"labels of task {task!r} must be integers: {error}") from error
     if labels.ndim != 1 or labels.is_floating_point():
@@ -106,6 +107,16 @@ def checked_batch(task: str, batch: Any) -> tuple[Any, Int64[Tensor, " b"]]:
             f"inputs of task {task!r} hold NaN or infinite numbers; the learner was left as it was"
         )
     return inputs, labels.long()
+
+
+def plain(inputs: Any) -> Any:
+    """Return inputs as a tensor, a tuple or a dict.
+
+    A DataLoader makes lists of tuples, and tokenizers mappings that are no dicts.
+    """
+    if isinstance(inputs, list):
+        return tuple(inputs)
+    return dict(inputs) if isinstance(inputs, Mapping) else inputs
 
 
 def renumbered(

@@ -71,7 +71,7 @@ def _squares(
     try:
         found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, labels)
         return {name: value.square().sum(0) for name, value in found.items()}
-    except RuntimeError:  # something that vmap cannot do: one by one
+    except Exception:  # not for vmap, or wrong: then what is done one by one says so
         total = {name: torch.zeros_like(value) for name, value in parameters.items()}
         for index, label in enumerate(labels):
             one = grad(loss)(parameters, _cut(inputs, index), label)

@@ -24,7 +24,7 @@ from ghn.engine.select import Generate
 from ghn.errors import ConfigError
 from ghn.methods.continual.config import ContinualConfig
 from ghn.methods.continual.fisher import diagonal_fisher
-from ghn.methods.continual.loop import TaskLearner
+from ghn.methods.continual.loop import TaskLearner, explained
 from ghn.methods.sequence import TaskHypernetwork
 from ghn.methods.sequence.learner import under
 from ghn.rng import make_generator
@@ -86,7 +86,7 @@ class ContinualLearner(TaskLearner):
         Raises:
             ConfigError: If the decoder is of another kind.
         """
-        self._source.grow(units, len(self.tasks))
+        self._source.grow(units, self.num_parameters())
 
     def infer_task(self, inputs: Any) -> list[str]:
         """Guess the task of each input: the one whose network is most certain of a class.
@@ -106,7 +106,8 @@ class ContinualLearner(TaskLearner):
         with torch.no_grad(), in_mode(self.model, training=False):
             parameters = self._source.parameters_of(names)
             buffers = stacked([self._buffers[name] for name in names])
-            logits = run_batch(self.model, parameters, self._moved(inputs), buffers=buffers)[0]
+            with explained():
+                logits = run_batch(self.model, parameters, self._moved(inputs), buffers=buffers)[0]
         entropies = []
         for record, own in zip(self.tasks.values(), logits, strict=True):
             chosen = own if record.classes is None else own[:, list(record.classes)]
@@ -131,7 +132,7 @@ class ContinualLearner(TaskLearner):
     def _begin(self, task: str) -> None:
         done = len(self.tasks) - 1
         if self.config.grow and done and done % self.config.grow_every == 0:
-            self.grow(self.config.grow)
+            self._source.grow(self.config.grow, len(self.tasks))
         self._source.add(task)
         self._buffers[task] = buffers_of(self.model)
 

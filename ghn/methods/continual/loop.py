@@ -12,6 +12,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,15 +24,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from ghn.engine.guards import check_model
 from ghn.engine.run import in_mode, run
 from ghn.engine.select import Generate
-from ghn.errors import CheckpointError, ConfigError, InputError
+from ghn.errors import CheckpointError, ConfigError, InputError, UnsupportedModelError
 from ghn.methods import sequence
-from ghn.methods.continual.batches import check_labels, checked_classes, one_pass, task_loss
+from ghn.methods.continual.batches import (
+    check_labels,
+    checked_classes,
+    one_pass,
+    plain,
+    task_loss,
+)
 from ghn.methods.continual.config import LoopConfig
 from ghn.methods.continual.module import check_fits, copy_with, generated, shared
 from ghn.methods.sequence.learner import under
 from ghn.rng import derive_seed, preserve_global_state
 
-__all__ = ["TaskLearner", "TaskRecord"]
+__all__ = ["TaskLearner", "TaskRecord", "explained"]
 
 L = TypeVar("L", bound="TaskLearner")
 
@@ -56,6 +63,9 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         example_inputs: As for `ghn.trace`; inferred if None.
         generate: Which parameters are learned for tasks: a glob, several, or a function of the
             name; all by default. The rest stays the module's own.
+
+    Raises:
+        UnsupportedModelError: If parameters of the module have no values.
     """
 
     Config = LoopConfig
@@ -72,6 +82,11 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
     ) -> None:
         super().__init__(config)
         self.model = check_model(model)
+        if any(p.is_meta for p in self.model.parameters()):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} has parameters on the meta device, without values; give "
+                "them some first: model.to_empty(device='cpu'), then its initialization or weights"
+            )
         self.graph = generated(self.model, example_inputs, generate)
         self.device = next(self.model.parameters()).device
 
@@ -88,7 +103,8 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         Args:
             task: A new name.
             loader: Batches (inputs, labels), read as often as the steps need. Inputs are a tensor,
-                a tuple or a dict of the module's arguments; labels are integers `[b]`.
+                a tuple or list of the module's arguments, or a mapping of them by name; labels are
+                integers `[b]`.
             classes: The outputs of the network that are this task's classes, for networks whose
                 tasks share one head, in a list, an array or a tensor; labels are then among these
                 numbers. All outputs by default.
@@ -97,7 +113,7 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         Raises:
             ConfigError: If the name is taken or no text, or classes are no outputs.
             InputError: If there is no batch, data are not finite, a label is no class of the task,
-                or the module fails on the inputs or returns no logits.
+                the module fails on the inputs or returns no logits, or weights become infinite.
         """
         record = TaskRecord(name=task, classes=checked_classes(task, classes))
         tell = progress or (lambda done, total: None)
@@ -123,8 +139,18 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
             optimizer.step()
             schedule.step()
             progress(step + 1, steps)
+        self._check_finite(task)
         self._finish(task, lambda: self._batches(task, loader))
         return losses
+
+    def _check_finite(self, task: str) -> None:
+        """Refuse a network that the last step has broken: its loss was not looked at."""
+        learned = [*self._trained(task), *self.parameters_of(task).values()]
+        if not all(bool(tensor.isfinite().all()) for tensor in learned):
+            raise InputError(
+                f"after the last step of task {task!r} its weights are not finite; try a smaller "
+                f"rate than {self.config.rate:g}"
+            )
 
     def _steps(self, task: str, loader: Iterable[Any]) -> int:
         """Return how many steps the task gets."""
@@ -205,6 +231,7 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         return found | {f"module/{name}": t.detach().clone() for name, t in rest.items()}
 
     @classmethod
+    @torch.inference_mode(False)  # tensors that are made in it can never be trained
     def load(
         cls: type[L], path: str | Path, model: nn.Module, *, example_inputs: Any = None
     ) -> tuple[L, dict[str, Any]]:
@@ -245,12 +272,10 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
     def _run(
         self, parameters: dict[str, Tensor], inputs: Any, buffers: dict[str, Tensor]
     ) -> tuple[Float[Tensor, "b k"], dict[str, Tensor]]:
-        try:
-            logits, after = run(self.model, parameters, inputs, buffers=buffers)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise InputError(
-                f"the network failed on a batch: {error}. Inputs must be what its forward takes"
-            ) from error
+        # What is not generated gets no gradients: neither work nor marks on the module.
+        own = {n: p.detach() for n, p in self.model.named_parameters() if n not in parameters}
+        with explained():
+            logits, after = run(self.model, {**own, **parameters}, inputs, buffers=buffers)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             shape = list(logits.shape) if isinstance(logits, Tensor) else ""
             raise InputError(
@@ -275,4 +300,17 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
             yield self._moved(inputs), labels.to(self.device)
 
     def _moved(self, inputs: Any) -> Any:
+        inputs = plain(inputs)
         return torch.utils._pytree.tree_map_only(Tensor, lambda t: t.to(self.device), inputs)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn whatever a network's forward pass raises into an error about its inputs."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error) or type(error).__name__
+        raise InputError(
+            f"the network failed on a batch: {said}. Inputs must be what its forward takes"
+        ) from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ghn.engine.select import Generate, keep_reasons
 from ghn.engine.support import Support
-from ghn.errors import CheckpointError, ConfigError
+from ghn.errors import CheckpointError, ConfigError, UnsupportedModelError
 from ghn.graphs import ParamGraph, trace
 from ghn.graphs.trace import parameter_names
 
@@ -41,8 +41,19 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def copy_with(model: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of a module with other values of some of its parameters and buffers."""
-    model = copy.deepcopy(model)
+    """Return a copy of a module with other values of some of its parameters and buffers.
+
+    Raises:
+        UnsupportedModelError: If it cannot be copied.
+    """
+    try:
+        model = copy.deepcopy(model)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be copied: {error}. A weight of "
+            "torch.nn.utils.weight_norm or spectral_norm is such a tensor; those of "
+            "torch.nn.utils.parametrizations can be copied"
+        ) from error
     own = tensors_of(model)
     with torch.no_grad():
         for name, value in values.items():

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ghn.engine.recalibrate import recalibrate_statistics
+from ghn.engine.run import run
 from ghn.engine.select import Generate
 from ghn.errors import CheckpointError, UnsupportedModelError
 from ghn.graphs import trace
@@ -199,14 +199,13 @@ class Family:
 
     def run(self, structure: Structure, inputs: Any, emitted: Mapping[str, Tensor]) -> Any:
         """Run the network of a structure, with statistics of the batch in its generated norms."""
-        args = inputs if isinstance(inputs, tuple) else (inputs,)
         weights = self.weights(structure, emitted)
-        buffers = {n: weights[n].clone() for n, _ in structure.model.named_buffers()}
+        buffers = {n: weights[n] for n, _ in structure.model.named_buffers()}
         norms = [structure.model.get_submodule(name) for name in structure.norms]
         for norm in norms:
             norm.train()
         try:
-            return functional_call(structure.model, {**weights, **buffers}, args)
+            return run(structure.model, weights, inputs, buffers=buffers)[0]
         finally:
             for norm in norms:
                 norm.eval()

@@ -62,7 +62,8 @@ class TaskHypernetwork:
 
         Args:
             units: How many units to add.
-            number: Of tasks so far, for the seed of the new weights.
+            number: What the draw of the new weights depends on beside the seed; another one for
+                each growth.
 
         Raises:
             ConfigError: If the decoder is of another kind.

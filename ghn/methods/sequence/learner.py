@@ -65,6 +65,7 @@ class SequenceLearner(abc.ABC, Generic[R]):
         self.device = torch.device("cpu")
         self.tasks: dict[str, R] = {}
 
+    @torch.inference_mode(False)  # nothing can be learned in it, nor of tensors made in it
     def _learn_new(self, record: R, work: Callable[[], list[float]]) -> R:
         """Learn a task; on any error the learner is as it was.
 
@@ -73,10 +74,12 @@ class SequenceLearner(abc.ABC, Generic[R]):
             work: Learns it and returns the losses of all steps; it may replace the record.
 
         Raises:
-            ConfigError: If the name is taken, or the record could not be read from a file.
+            ConfigError: If the name is taken or empty, or the record could not be read from a file.
         """
         record = type(record).from_dict(record.to_dict())
         name = record.name
+        if not name:
+            raise ConfigError("a task needs a name, got an empty one")
         if name in self.tasks:
             raise ConfigError(f"task {name!r} is learned already; choose another name")
         before = self.state()
