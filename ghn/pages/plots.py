@@ -10,6 +10,7 @@ import dataclasses
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ __all__ = [
 # At least 3 : 1 against both the light and the dark page, and told apart by the colour-blind.
 COLOURS = ("#7a8290", "#d9622b", "#3b82c4", "#2f9e6b", "#a563c9", "#b08a1e")
 TEXT = "#010203"  # stands for the page's text colour until the SVG is written
+MARKED = (("o", "-"), ("s", "--"), ("^", ":"))  # lines of one colour
 SIZE = (4.6, 3.1)  # inches
 LARGE = 10_000  # from here on numbers of an axis have their thousands apart
 
@@ -96,7 +98,8 @@ def line_plot(
             few = max(x for line in lines for x in line.x) >= LARGE  # wide numbers, fewer of them
             axes.xaxis.set_major_locator(MaxNLocator(5 if few else 10, integer=True))
         if legend:
-            axes.legend(frameon=False, fontsize=9)
+            many = len(lines) > len(COLOURS)
+            axes.legend(frameon=False, fontsize=7 if many else 9, ncols=2 if many else 1)
 
     return figure_svg(draw)
 
@@ -124,16 +127,26 @@ def plain_numbers(axes: Axes, *, log_x: bool = False, log_y: bool = False) -> No
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
-    """Draw lines into axes, each with the range over its runs shaded."""
+    """Draw lines into axes, each with the range over its runs shaded.
+
+    Of lines that share a colour, the first is solid, the next ones are dashed and dotted.
+    """
+    drawn: Counter[str] = Counter()
     for line, colour in zip(lines, _colours(lines), strict=True):
         columns = list(zip(*line.runs, strict=True))
         low, high = [min(c) for c in columns], [max(c) for c in columns]
         mean = [sum(c) / len(c) for c in columns]
         if len(line.runs) > 1:
             axes.fill_between(line.x, low, high, color=colour, alpha=0.25, linewidth=0)
-        marker = "o" if len(line.x) <= 12 else None
+        marker, style = MARKED[drawn[colour] % len(MARKED)]
+        drawn[colour] += 1
         axes.plot(
-            line.x, mean, color=colour, linewidth=1.8, label=line.label, marker=marker, markersize=4
+            *(line.x, mean, style),
+            color=colour,
+            linewidth=1.8,
+            label=line.label,
+            marker=marker if len(line.x) <= 12 else None,
+            markersize=4,
         )
 
 

@@ -152,10 +152,12 @@ class Result:
             facts=facts_of(record),
         )
         score = self.task.score
-        figure = Figure(line_plot(lines, X, score), f"{score}, against {X}; bands: all seeds")
+        many = len(lines) > len(COLOURS)  # colours alone would not tell them apart
+        plot = line_plot(lines, X, score, legend=many)
+        figure = Figure(plot, f"{score}, against {X}; bands: all seeds")
         report.add(
             Table(columns, rows, caption=self.caption, heading="Scores by width"),
-            Figures([figure], key=line_key(lines), heading="Scores by size"),
+            Figures([figure], key={} if many else line_key(lines), heading="Scores by size"),
         )
         images = [
             Image(path.read_bytes(), f"{arm}, {100 * width:g} % of the width")
