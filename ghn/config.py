@@ -1,13 +1,16 @@
 """Settings as frozen dataclasses that survive a round trip through JSON and TOML.
 
-A config lists every setting with its default, refuses what it does not know, and checks values in
-`__post_init__`. A field may itself be a config.
+A config lists every setting with its default, refuses what it does not know and values of another
+type, and checks ranges in `__post_init__`. A field may itself be a config.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import json
+import numbers
 import tomllib
 import types
 import typing
@@ -16,14 +19,37 @@ from typing import Any, TypeVar
 
 from ghn.errors import ConfigError
 
-__all__ = ["Config"]
+__all__ = ["Config", "plain_values"]
 
 C = TypeVar("C", bound="Config")
 
 
+class _Typed(type):
+    """Class of config classes: values get the types of their fields before a config is made."""
+
+    def __call__(cls, **values: Any) -> Any:
+        hints = _hints(cls)
+        for name, value in values.items():
+            if name in hints:
+                values[name] = _typed(value, hints[name], f"{cls.__name__}.{name}")
+        return super().__call__(**values)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of a config's fields by name."""
+    return typing.get_type_hints(cls)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """Base class of all settings; see the module's docstring."""
+class Config(metaclass=_Typed):
+    """Base class of all settings; see the module's docstring.
+
+    A number, a list or a dict becomes the float, the tuple or the config that a field is for.
+
+    Raises:
+        ConfigError: If a value has the wrong type or range.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON types.
@@ -42,7 +68,6 @@ class Config:
         Raises:
             ConfigError: If a key is unknown, or a value has the wrong type or range.
         """
-        hints = typing.get_type_hints(cls)
         fields = {f.name for f in dataclasses.fields(cls)}
         for key in values:
             if key not in fields:
@@ -50,7 +75,7 @@ class Config:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 known = ", ".join(sorted(fields))
                 raise ConfigError(f"{cls.__name__} has no setting {key!r}{hint}. Known: {known}")
-        return cls(**{k: _typed(v, hints[k], f"{cls.__name__}.{k}") for k, v in values.items()})
+        return cls(**values)
 
     @classmethod
     def from_toml(cls: type[C], path: str | Path) -> C:
@@ -67,6 +92,25 @@ class Config:
     def replace(self: C, **changes: Any) -> C:
         """Return a copy with some settings changed."""
         return dataclasses.replace(self, **changes)
+
+
+def plain_values(value: Any, where: str) -> Any:
+    """Return a value as the JSON types that a file gives back: tuples as lists, configs as dicts.
+
+    Args:
+        value: Texts, numbers, lists, dicts, configs, nested.
+        where: What it is, for the error.
+
+    Raises:
+        ConfigError: If it is or holds anything else, such as a tensor.
+    """
+    try:
+        return json.loads(json.dumps(_plain(value)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{where} must be texts, numbers, lists and dicts, which a file can hold ({error}), "
+            f"got {value!r}"
+        ) from error
 
 
 def _plain(value: Any) -> Any:
@@ -88,18 +132,27 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value if isinstance(value, hint) else _typed_config(value, hint, where)
     if origin is tuple:
         return _typed_tuple(value, typing.get_args(hint), where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = origin or hint
-    is_type = isinstance(plain, type)
-    if is_type and (not isinstance(value, plain) or (plain is not bool and value is True)):
-        raise ConfigError(f"{where} must be {plain.__name__}, got {value!r}")
+    if hint in (int, float):
+        return _typed_number(value, hint, where)
+    kind = origin or hint
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise ConfigError(f"{where} must be {kind.__name__}, got {value!r}")
     return value
+
+
+def _typed_number(value: Any, hint: type, where: str) -> Any:
+    """Convert a number, NumPy's too; a fraction is no int, and True is neither."""
+    wide = numbers.Integral if hint is int else numbers.Real
+    if not isinstance(value, wide) or isinstance(value, bool):
+        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+    return hint(value)
 
 
 def _typed_config(value: Any, hint: type[C], where: str) -> C:
     if not isinstance(value, dict):
-        raise ConfigError(f"{where} must be a table of settings, got {value!r}")
+        raise ConfigError(
+            f"{where} must be {hint.__name__} or a table of its settings, got {value!r}"
+        )
     values = dict(value)
     kind = values.pop("type", hint.__name__)
     if kind != hint.__name__:
