@@ -109,16 +109,21 @@ class EmbeddingTable(nn.Module):
             generator: Where the draw comes from.
 
         Raises:
-            ConfigError: If the name is taken.
-            ShapeError: If the value is no vector of the table's size.
+            ConfigError: If the name is taken or no text.
+            ShapeError: If the value is no vector of floats of the table's size.
         """
-        if name in self.names:
-            raise ConfigError(f"a row needs a new name, got {name!r}; there are {self.names}")
+        if not isinstance(name, str) or name in self.names:
+            raise ConfigError(
+                f"a row needs a new name, a text, got {name!r}; there are {self.names}"
+            )
         size = self._settings.dim
         if value is None:
             value = self._settings.std * torch.randn(size, generator=generator)
-        if value.shape != (size,):
-            raise ShapeError(f"a row of this table has shape ({size},), got {tuple(value.shape)}")
+        if not (isinstance(value, Tensor) and value.is_floating_point() and value.shape == (size,)):
+            got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise ShapeError(
+                f"a row of this table is a tensor of floats of shape [{size}], got {got}"
+            )
         like = self.rows[0] if len(self.rows) else self.labels.new_zeros(0, dtype=value.dtype)
         self.rows.append(nn.Parameter(value.detach().clone().to(like)))
         self.names.append(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -238,15 +240,19 @@ def test_rows_are_drawn_from_a_given_generator_or_given():
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
-    [("a", None, ConfigError), ("b", torch.zeros(5), ShapeError)],
-)
+    [("a", None, ConfigError), (3, None, ConfigError), (None, None, ConfigError),
+     ("b", torch.zeros(5), ShapeError), ("b", torch.zeros(4).long(), ShapeError),
+     ("b", [0.0] * 5, ShapeError)],
+)  # fmt: skip
 def test_a_row_that_cannot_be_added_is_refused(name, value, error):
     table = EmbeddingTable(EmbeddingTableConfig(dim=4, names=("a",)))
 
     with pytest.raises(error):
-        table.add(name, value)
+        inspect.unwrap(EmbeddingTable.add)(table, name, value)  # the tests' own check off
 
     assert table.names == ["a"]
+    with pytest.raises(UnknownNameError, match="unknown name of a condition 3"):
+        inspect.unwrap(EmbeddingTable._place)(table, 3)
 
 
 def test_rows_of_another_size_are_refused_and_leave_the_table_as_it_was():
