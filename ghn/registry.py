@@ -17,19 +17,19 @@ __all__ = ["Registry", "build", "name_of", "unknown_name"]
 T = TypeVar("T")
 
 
-def unknown_name(kind: str, name: str, known: list[str], limit: int = 30) -> UnknownNameError:
+def unknown_name(kind: str, name: object, known: list[str], limit: int = 30) -> UnknownNameError:
     """Build the error for a name that is not among the known ones.
 
     Args:
         kind: What the name names, such as `"decoder"`.
-        name: The name that was asked for.
+        name: What was asked for.
         known: All valid names.
         limit: Most names to list in the message.
 
     Returns:
         An error whose message holds the nearest match and the list of names.
     """
-    near = difflib.get_close_matches(name, known, n=3)
+    near = difflib.get_close_matches(str(name), known, n=3)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     shown = ", ".join(sorted(known)[:limit]) + (", ..." if len(known) > limit else "")
     return UnknownNameError(f"unknown {kind} {name!r}.{hint} Registered: {shown or 'none'}.")
@@ -71,7 +71,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __getitem__(self, name: str) -> T:
         try:
             return self._entries[name]
-        except KeyError:
+        except (KeyError, TypeError):  # the latter of what no dict can look up
             raise unknown_name(self.kind, name, list(self._entries)) from None
 
     def __iter__(self) -> Iterator[str]:

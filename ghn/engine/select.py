@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -36,7 +36,8 @@ def keep_reasons(
         unsupported: Whether to keep or predict what `support` calls unsupported.
 
     Raises:
-        ConfigError: If a glob fits no name, or `unsupported` is neither of its values.
+        ConfigError: If `generate` is of another kind, a glob fits no name, or `unsupported` is
+            neither of its values.
     """
     if unsupported not in ("keep", "predict"):
         raise ConfigError(f"unsupported must be 'keep' or 'predict', got {unsupported!r}")
@@ -69,8 +70,14 @@ def _selected(
     leading = {**{name: name for name in parameters}, **aliases}
     if callable(generate):
         return {first for name, first in leading.items() if generate(name)}
+    globs = [generate] if isinstance(generate, str) else generate
+    if not isinstance(globs, Iterable) or not all(isinstance(glob, str) for glob in globs):
+        raise ConfigError(
+            "generate must be a glob such as 'head.*', a list of globs, or a function of a "
+            f"parameter's name, got {generate!r}"
+        )
     chosen: set[str] = set()
-    for pattern in [generate] if isinstance(generate, str) else generate:
+    for pattern in globs:
         hits = {first for name, first in leading.items() if fnmatch.fnmatchcase(name, pattern)}
         if not hits:
             raise ConfigError(

@@ -83,8 +83,11 @@ class ContinualLearner(TaskLearner):
     def grow(self, units: int) -> None:
         """Enlarge the state of a recurrent decoder; what tasks get stays as it was.
 
+        Args:
+            units: How many units to add, at least 1.
+
         Raises:
-            ConfigError: If the decoder is of another kind.
+            ConfigError: If the decoder is of another kind, or the units are no whole number.
         """
         self._source.grow(units, self.num_parameters())
 

@@ -10,6 +10,7 @@ Source: von Oswald et al. 2020 (Continual learning with hypernetworks, arXiv 190
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -61,18 +62,20 @@ class TaskHypernetwork:
         """Enlarge the state of a recurrent decoder; what tasks get stays as it was.
 
         Args:
-            units: How many units to add.
+            units: How many units to add, at least 1.
             number: What the draw of the new weights depends on beside the seed; another one for
                 each growth.
 
         Raises:
-            ConfigError: If the decoder is of another kind.
+            ConfigError: If the decoder is of another kind, or the units are no whole number.
         """
         if not hasattr(self.ghn.decoder, "grow"):
             raise ConfigError(
                 f"decoder {self.ghn.decoder_name!r} cannot grow; decoder='recurrent' can"
             )
-        self.ghn.decoder.grow(units, make_generator(self.seed, "grow", number))
+        if not isinstance(units, Integral) or isinstance(units, bool) or units < 1:
+            raise ConfigError(f"units to add must be a whole number from 1 on, got {units!r}")
+        self.ghn.decoder.grow(int(units), make_generator(self.seed, "grow", number))
         self.anchor.refresh()
 
     def trained(self, task: str) -> list[nn.Parameter]:

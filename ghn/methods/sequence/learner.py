@@ -104,7 +104,7 @@ class SequenceLearner(abc.ABC, Generic[R]):
         Raises:
             UnknownNameError: If it was never learned.
         """
-        if task not in self.tasks:
+        if not isinstance(task, str) or task not in self.tasks:
             raise unknown_name("task", task, list(self.tasks))
         return self.tasks[task]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import timm
 import torch
@@ -11,9 +13,11 @@ from torch import nn
 from ghn.conditioning import EmbeddingTableConfig
 from ghn.decoders import ChunkedDecoderConfig
 from ghn.engine import GHNConfig
+from ghn.engine.select import _selected
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 from ghn.methods.continual import ContinualConfig, ContinualLearner
+from ghn.methods.sequence import TaskHypernetwork
 from ghn.methods.sequence.model import hypernetwork_config
 from ghn.training.anchor import AnchorConfig
 
@@ -119,6 +123,16 @@ def test_the_state_grows_between_tasks_without_changing_what_they_get():
         toy_learner("chunked").grow(8)
 
 
+@pytest.mark.parametrize("units", [2.5, "8", None, True, 0, -1])
+def test_what_is_no_number_of_units_is_refused_and_nothing_grows(units):
+    learner = toy_learner("recurrent")
+
+    with pytest.raises(ConfigError, match="whole number from 1 on"):
+        inspect.unwrap(TaskHypernetwork.grow)(learner._source, units, 0)  # the tests' own check off
+
+    assert learner.ghn.decoder.config.state == 16
+
+
 def test_growth_by_schedule_starts_with_the_third_task_and_survives_files(tmp_path):
     learner = learned("recurrent", count=3, steps=4, grow=4)
     assert learner.ghn.decoder.config.state == 20
@@ -209,6 +223,9 @@ def test_a_glob_that_fits_nothing_is_refused():
         ContinualLearner(toy_model(), generate="stem.*")
     with pytest.raises(ConfigError, match="no parameter of Sequential to learn"):
         ContinualLearner(toy_model(), generate=lambda name: False)
+    for generate in (3, [3], [None]):
+        with pytest.raises(ConfigError, match="generate must be a glob"):
+            inspect.unwrap(_selected)({}, {}, generate)  # the tests' own check off
 
 
 def test_the_task_of_an_input_is_guessed_by_certainty():

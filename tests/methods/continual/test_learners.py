@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import weakref
 
 import pytest
@@ -148,6 +149,9 @@ def test_unknown_tasks_and_taken_names_are_refused(name):
     ):
         with pytest.raises(UnknownNameError, match="Did you mean 'cats'"):
             call()
+    for no_name in (3, None, ["cats"]):
+        with pytest.raises(UnknownNameError, match=r"unknown task .* Registered: cats"):
+            inspect.unwrap(type(learner).record)(learner, no_name)  # the tests' own check off
     with pytest.raises(ConfigError, match="learned already"):
         learner.learn("cats", toy_task(0))
 
