@@ -58,5 +58,5 @@ class ContinualConfig(HypernetworkConfig, LoopConfig):
         self.check_hypernetwork()
         if self.grow < 0 or self.grow_every < 1:
             raise ConfigError(f"grow must be at least 0 and grow_every 1, got {self}")
-        if self.decoder != "recurrent" and self.grow:
-            raise ConfigError(f"grow is for decoder='recurrent', got {self.decoder!r}")
+        if self.decoder_name != "recurrent" and self.grow:
+            raise ConfigError(f"grow is for decoder='recurrent', got {self.decoder_name!r}")

@@ -39,7 +39,8 @@ class ContinualLearner(TaskLearner):
     Args:
         model: Any module that emits logits. It is never changed; what is not generated for tasks
             stays as it is there.
-        decoder: `"recurrent"`, `"chunked"` or `"dense"`; overrules `config`.
+        decoder: `"recurrent"`, `"chunked"` or `"dense"`; overrules that of `config`, unless all of
+            the hypernetwork's settings are given there: then it must be the same.
         config: All settings; see `ContinualConfig`.
         example_inputs: As for `ghn.trace`; inferred from the module if None.
         generate: Which parameters are generated for tasks: a glob such as `"head.*"`, several, or a
@@ -66,6 +67,11 @@ class ContinualLearner(TaskLearner):
         config = config or ContinualConfig()
         if decoder is not None:
             config = config.replace(decoder=decoder)
+            if config.decoder_name != decoder:
+                raise ConfigError(
+                    f"decoder={decoder!r} contradicts the settings of hypernetwork=, whose decoder "
+                    f"is {config.decoder_name!r}; leave one of them out"
+                )
         super().__init__(model, config, example_inputs=example_inputs, generate=generate)
         self._source = TaskHypernetwork(self.graph, config, config.seed, self.device)
         self._buffers: dict[str, dict[str, Tensor]] = {}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from ghn.conditioning import EmbeddingTableConfig
 from ghn.config import Config
+from ghn.decoders import DECODERS
 from ghn.engine.hypernet import GHNConfig
 from ghn.errors import ConfigError
+from ghn.registry import name_of
 from ghn.training.anchor import AnchorConfig
 
 __all__ = ["HypernetworkConfig", "LoopConfig"]
@@ -46,7 +49,8 @@ class HypernetworkConfig(Config):
         chunk: Numbers of a chunk; 0: by size.
         reset: Whether the recurrent state is reset before each step, for comparisons.
         anchor: How strongly, and how, what earlier tasks get is kept.
-        hypernetwork: All settings of the hypernetwork, in place of `decoder` to `reset`.
+        hypernetwork: All settings of the hypernetwork, in place of `decoder` to `reset`. Its
+            condition is an `EmbeddingTableConfig` without names: tasks become its rows.
     """
 
     decoder: str = "recurrent"
@@ -59,11 +63,18 @@ class HypernetworkConfig(Config):
     anchor: AnchorConfig = dataclasses.field(default_factory=AnchorConfig)
     hypernetwork: GHNConfig | None = None
 
+    @property
+    def decoder_name(self) -> str:
+        """Name of the decoder: that of `hypernetwork` where it is given."""
+        given = self.hypernetwork
+        return self.decoder if given is None else name_of(DECODERS, given.decoder)
+
     def check_hypernetwork(self) -> None:
         """Refuse settings that contradict each other.
 
         Raises:
-            ConfigError: If a name is unknown, a size negative, or a setting is of another decoder.
+            ConfigError: If a name is unknown, a size negative, a setting is of another decoder, or
+                the condition of `hypernetwork` cannot take tasks.
         """
         if self.decoder not in ("recurrent", "chunked", "dense"):
             raise ConfigError(
@@ -75,3 +86,10 @@ class HypernetworkConfig(Config):
             raise ConfigError(f"sizes must not be negative and dim not 0, got {self}")
         if self.decoder != "recurrent" and self.reset:
             raise ConfigError(f"reset is for decoder='recurrent', got {self.decoder!r}")
+        if self.hypernetwork:
+            condition = self.hypernetwork.condition
+            if not isinstance(condition, EmbeddingTableConfig) or condition.names:
+                raise ConfigError(
+                    "the condition of hypernetwork= must be a table without names, which tasks "
+                    f"are added to, such as EmbeddingTableConfig(dim=24), got {condition}"
+                )

@@ -10,8 +10,9 @@ import torch
 from continual_helpers import SIZE, toy_learner, toy_model, toy_task
 from torch import nn
 
-from ghn.conditioning import EmbeddingTableConfig
+from ghn.conditioning import EmbeddingTableConfig, UnitConfig, VectorEncoderConfig
 from ghn.decoders import ChunkedDecoderConfig
+from ghn.encoders import FixedCodesConfig
 from ghn.engine import GHNConfig
 from ghn.engine.select import _selected
 from ghn.errors import ConfigError
@@ -264,18 +265,48 @@ def test_networks_of_many_chunks_are_read_node_by_node():
     assert hypernetwork_config(ContinualConfig(), trace(toy_model())).decoder.readout == "step"
 
 
+OWN = GHNConfig(
+    encoder=None,
+    condition=EmbeddingTableConfig(dim=5),
+    decoder=ChunkedDecoderConfig(dim=5, hidden=(), chunk=24, codes=3, code_dim=4),
+    magnitude="plain",
+)
+
+
 def test_all_settings_of_the_hypernetwork_can_be_given():
-    settings = GHNConfig(
-        encoder=None,
-        condition=EmbeddingTableConfig(dim=5),
-        decoder=ChunkedDecoderConfig(dim=5, hidden=(), chunk=24, codes=3, code_dim=4),
-        magnitude="plain",
-    )
-    learner = toy_learner("recurrent", hypernetwork=settings, steps=5)
+    learner = toy_learner("recurrent", hypernetwork=OWN, steps=5)
 
     learner.learn("a", toy_task(0))
 
     assert learner.num_parameters() == 24 * 10 + 3 * 4 + 5
+
+
+def test_a_decoder_beside_all_settings_of_the_hypernetwork_must_be_theirs():
+    config = ContinualConfig(hypernetwork=OWN)
+
+    same = ContinualLearner(toy_model(), "chunked", config=config)
+
+    assert same.ghn.decoder_name == "chunked"
+    with pytest.raises(ConfigError, match=r"'recurrent' contradicts .* 'chunked'; leave one"):
+        ContinualLearner(toy_model(), "recurrent", config=config)
+    with pytest.raises(ConfigError, match="grow is for"):
+        ContinualConfig(hypernetwork=OWN, grow=4)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [None, VectorEncoderConfig(dim=5), UnitConfig(of=EmbeddingTableConfig(dim=5)),
+     EmbeddingTableConfig(dim=5, names=("a",))],
+    ids=str,
+)  # fmt: skip
+def test_a_hypernetwork_whose_condition_cannot_take_tasks_is_refused_before_it_is_made(condition):
+    size = condition.dim if condition else 0
+    encoder = FixedCodesConfig(dim=8)
+    decoder = ChunkedDecoderConfig(dim=8 + size, hidden=(), chunk=24)
+    settings = GHNConfig(encoder=encoder, condition=condition, decoder=decoder, magnitude="plain")
+
+    with pytest.raises(ConfigError, match="must be a table without names"):
+        ContinualConfig(hypernetwork=settings)
 
 
 @pytest.mark.parametrize(
