@@ -96,10 +96,11 @@ def checked_batch(task: str, batch: Any) -> tuple[Any, Int64[Tensor, " b"]]:
         inputs, labels = plain(batch[0]), torch.as_tensor(batch[1])
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"labels of task {task!r} must be integers: {error}") from error
-    if labels.ndim != 1 or labels.is_floating_point():
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.ndim != 1 or not whole:
         raise InputError(
             f"labels of task {task!r} must be integers of shape [b], got {labels.dtype} "
-            f"{list(labels.shape)}"
+            f"{list(labels.shape)}; numbers of classes from 0 on, such as labels.long()"
         )
     tensors = [t for t in torch.utils._pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
     if not all(t.isfinite().all() for t in tensors if t.is_floating_point()):

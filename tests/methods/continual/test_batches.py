@@ -90,7 +90,7 @@ def test_batches_with_more_or_fewer_labels_than_inputs_are_refused():
 def test_loaders_and_labels_of_other_kinds_are_refused_in_words():
     with pytest.raises(InputError, match="DataLoader or a list of them, got int"):
         next(inspect.unwrap(one_pass)("a", 3, None))
-    for labels in (None, ["cat"], object()):
+    for labels in (None, ["cat"], object(), Y.bool(), [True, False], Y.to(torch.complex64), Y / 1):
         with pytest.raises(InputError, match="must be integers"):
             checked_batch("a", (X[:1], labels))
 
