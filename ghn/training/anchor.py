@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,8 @@ class AnchorConfig(Config):
     lookahead: bool = False
 
     def __post_init__(self) -> None:
-        if self.beta < 0 or self.subset < 0:
-            raise ConfigError(f"beta and subset must be at least 0, got {self}")
+        if not 0 <= self.beta < math.inf or self.subset < 0:
+            raise ConfigError(f"beta and subset must be at least 0 and finite, got {self}")
         if self.memory not in ("targets", "snapshot"):
             raise ConfigError(f"memory must be 'targets' or 'snapshot', got {self.memory!r}")
         if self.reduction not in ("paper", "relative"):

@@ -11,6 +11,7 @@ for each earlier task.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -191,8 +192,8 @@ class EWCConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.strength < 0:
-            raise ConfigError(f"strength must be at least 0, got {self.strength}")
+        if not 0 <= self.strength < math.inf:
+            raise ConfigError(f"strength must be at least 0 and finite, got {self.strength}")
 
 
 class EWC(_Networks):

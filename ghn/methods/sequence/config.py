@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from ghn.conditioning import EmbeddingTableConfig
 from ghn.config import Config
@@ -30,8 +31,8 @@ class LoopConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.rate > 0:
-            raise ConfigError(f"steps must be at least 1 and rate above 0, got {self}")
+        if self.steps < 1 or not 0 < self.rate < math.inf:
+            raise ConfigError(f"steps must be at least 1 and rate above 0 and finite, got {self}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

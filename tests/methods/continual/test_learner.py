@@ -17,7 +17,7 @@ from ghn.engine import GHNConfig
 from ghn.engine.select import _selected
 from ghn.errors import ConfigError
 from ghn.graphs import trace
-from ghn.methods.continual import ContinualConfig, ContinualLearner
+from ghn.methods.continual import ContinualConfig, ContinualLearner, EWCConfig
 from ghn.methods.sequence import TaskHypernetwork
 from ghn.methods.sequence.model import hypernetwork_config
 from ghn.training.anchor import AnchorConfig
@@ -312,8 +312,18 @@ def test_a_hypernetwork_whose_condition_cannot_take_tasks_is_refused_before_it_i
 @pytest.mark.parametrize(
     "settings",
     [{"decoder": "lstm"}, {"codes": "none"}, {"steps": 0}, {"rate": 0.0}, {"size": -1}, {"dim": 0},
-     {"decoder": "chunked", "grow": 4}, {"decoder": "dense", "reset": True}, {"grow_every": 0}],
+     {"decoder": "chunked", "grow": 4}, {"decoder": "dense", "reset": True}, {"grow_every": 0},
+     {"rate": float("nan")}, {"rate": float("inf")}, {"anchor": {"beta": float("nan")}},
+     {"anchor": {"beta": float("inf")}}, {"anchor": {"subset": 1.5}}, {"steps": 2.5},
+     {"seed": None}],
+    ids=str,
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError):
         ContinualConfig(**settings)
+
+
+@pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
+def test_a_strength_of_ewc_is_a_number_from_0_on(strength):
+    with pytest.raises(ConfigError, match="strength must be at least 0"):
+        EWCConfig(strength=strength)
