@@ -1,7 +1,8 @@
 """What a matrix of accuracies says about learning in sequence.
 
 `R[i][j]` is the accuracy on task j after task i was learned, both counted from 0; T tasks.
-Accuracies before a task was learned may be missing (NaN): a learner with conditions has none.
+Accuracies before a task was learned (j > i) may be missing, NaN or None: a learner with conditions
+has none. They count for the forward transfer only.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from ghn.errors import ShapeError
 
 __all__ = ["Metrics", "metrics"]
-
-Matrix = Sequence[Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,10 @@ class Metrics:
             (Lopez-Paz and Ranzato 2017, arXiv 1706.08840).
         forgetting_from_first: Mean over j < T-1 of `R[j][j]` - `R[T-1][j]`, first minus last, as in
             Avalanche: minus the backward transfer.
-        forgetting_from_best: Mean over j < T-1 of max over i < T-1 of `R[i][j]`, minus `R[T-1][j]`
-            (Chaudhry et al. 2018, arXiv 1801.10112).
+        forgetting_from_best: Mean over j < T-1 of max over j <= i < T-1 of `R[i][j]`, minus
+            `R[T-1][j]`: the best is among the accuracies since the task was learned, the last one
+            left out, so that it is negative if the last is the best (Chaudhry et al. 2018, arXiv
+            1801.10112).
         forward_transfer: Mean over j > 0 of `R[j-1][j]` - `chance[j]`; None if these are missing.
         transfer_to_new: Mean over j > 0 of `R[j][j]` - `alone[j]`, where `alone[j]` is what a
             network of its own reaches on task j; None without `alone`.
@@ -46,26 +48,26 @@ class Metrics:
 
 
 def metrics(
-    matrix: Matrix, *, chance: Sequence[float] | None = None, alone: Sequence[float] | None = None
+    matrix: Any, *, chance: Sequence[float] | None = None, alone: Sequence[float] | None = None
 ) -> Metrics:
     """Summarise a square matrix of accuracies.
 
     Args:
-        matrix: R, as in the module's docstring; rows may stop at the diagonal.
+        matrix: R, as in the module's docstring, as lists, an array or a tensor; rows may stop at
+            the diagonal.
         chance: Accuracy on each task before anything was learned, for the forward transfer.
         alone: Accuracy of a network of its own on each task.
 
     Raises:
-        ShapeError: If a row lacks an entry up to the diagonal, or the other lists have another
+        ShapeError: If a row lacks a number up to the diagonal, or the other lists have another
             length.
 
     Example:
         >>> metrics([[0.9], [0.7, 0.8]]).backward_transfer
         -0.2
     """
+    matrix = _rows(matrix)
     count = len(matrix)
-    if not count or any(len(row) <= i for i, row in enumerate(matrix)):
-        raise ShapeError("a matrix of accuracies needs a row for each task, up to its diagonal")
     for name, other in (("chance", chance), ("alone", alone)):
         if other is not None and len(other) != count:
             raise ShapeError(f"{name} needs {count} numbers, one for each task, got {len(other)}")
@@ -86,7 +88,23 @@ def metrics(
     )
 
 
-def _forward(matrix: Matrix, chance: Sequence[float] | None) -> float | None:
+def _rows(matrix: Any) -> list[list[float]]:
+    """Return the rows as lists of numbers, NaN for None, after checking the lower triangle."""
+    plain = matrix.tolist() if hasattr(matrix, "tolist") else matrix
+    try:
+        rows = [[math.nan if v is None else float(v) for v in row] for row in plain]
+    except (TypeError, ValueError):
+        rows = []
+    known = [row[: i + 1] for i, row in enumerate(rows)]
+    if not rows or any(len(k) <= i or any(map(math.isnan, k)) for i, k in enumerate(known)):
+        raise ShapeError(
+            "a matrix of accuracies needs a row for each task, with a number for each task up to "
+            f"its diagonal, got {matrix!r}"
+        )
+    return rows
+
+
+def _forward(matrix: list[list[float]], chance: Sequence[float] | None) -> float | None:
     count = len(matrix)
     if chance is None or count < 2 or any(len(matrix[j - 1]) <= j for j in range(1, count)):
         return None
