@@ -39,11 +39,12 @@ def learn_sequence(
         tasks: What to learn.
         path: Where the learner and the matrix are saved after each task. If the file is there
             already, learning goes on after its last task, with the same result.
-        settings: What identifies the run; a file of another run is refused.
+        settings: What identifies the run, in plain values; a file of another run is refused.
         progress: Called with steps done, steps in all, and a text.
 
     Raises:
-        ConfigError: If the file belongs to a run with other settings, or holds more tasks.
+        ConfigError: If the file belongs to a run with other settings, or holds more tasks, or no
+            file could hold these settings.
     """
     learner, matrix = _start(make, model, tasks, path, dict(settings or {}))
     for number, task in enumerate(tasks[len(matrix) :], len(matrix)):

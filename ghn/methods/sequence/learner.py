@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ghn.config import Config
+from ghn.config import Config, plain_values
 from ghn.errors import CheckpointError, ConfigError
 from ghn.io import read_tensors, write_tensors
 from ghn.methods.sequence.config import LoopConfig
@@ -148,6 +148,9 @@ class SequenceLearner(abc.ABC, Generic[R]):
         Args:
             path: A `.safetensors` file.
             notes: Plain values to keep with it; see `load`.
+
+        Raises:
+            ConfigError: If the notes are no plain values; nothing is written.
         """
         tensors = self._file_tensors()
         header = {
@@ -156,7 +159,7 @@ class SequenceLearner(abc.ABC, Generic[R]):
             "config": self.config.to_dict(),
             **self._header(),
             "facts": self._facts(),
-            "notes": dict(notes or {}),
+            "notes": plain_values(notes or {}, "notes"),
         }
         write_tensors(path, tensors, "learner", header)
 

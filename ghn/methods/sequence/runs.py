@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ghn.config import plain_values
 from ghn.errors import ConfigError
 
 __all__ = ["Progress", "laid_over", "resumed"]
@@ -34,19 +35,21 @@ def resumed(
     """Return the learner and the notes of a file, if there is one.
 
     Args:
-        path: The file; its notes hold `"settings"`.
+        path: The file; the notes of a run hold `"settings"`.
         load: Reads it.
-        settings: What identifies the run.
+        settings: What identifies the run; a tuple is as good as a list.
 
     Raises:
-        ConfigError: If the file belongs to a run with other settings.
+        ConfigError: If the file belongs to a run with other settings, or no file could hold these.
     """
+    wanted = plain_values(settings, "settings")
     if path is None or not path.is_file():
         return None
     learner, notes = load(path)
-    if notes["settings"] != settings:
+    found = notes.get("settings")
+    if found != wanted:
         raise ConfigError(
-            f"{path} holds a run with other settings ({notes['settings']}); choose another "
-            "folder with --out"
+            f"{path} holds a run with other settings ({found}) than these ({wanted}); choose "
+            "another folder with --out"
         )
     return learner, notes

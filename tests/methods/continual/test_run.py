@@ -12,6 +12,7 @@ from ghn.errors import ConfigError, MissingExtraError, UnknownNameError
 from ghn.methods.continual import BENCHMARKS, TaskData, evaluate, from_avalanche, learn_sequence
 from ghn.methods.continual.report import Result, Row
 from ghn.methods.continual.run import RunConfig, run
+from ghn.training.anchor import AnchorConfig
 
 TASKS = [TaskData(f"task {i}", toy_task(i), toy_task(i, seed=1)) for i in range(3)]
 
@@ -54,6 +55,45 @@ def test_a_file_of_a_run_with_other_settings_is_refused(tmp_path):
 
     with pytest.raises(ConfigError, match="other settings"):
         learn_sequence(*arguments, path=path, settings={"steps": 3})
+    toy_learner("recurrent").save(path)
+    with pytest.raises(ConfigError, match=r"other settings \(None\)"):
+        learn_sequence(*arguments, path=path, settings={"steps": 3})
+
+
+def test_a_run_whose_settings_hold_tuples_and_configs_goes_on_from_its_file(tmp_path):
+    settings = {"hidden": (4,), "anchor": AnchorConfig()}
+
+    def sequence(tasks):
+        return learn_sequence(
+            lambda: toy_learner("recurrent", steps=2),
+            toy_model(),
+            tasks,
+            path=tmp_path / "run.safetensors",
+            settings=settings,
+        )
+
+    sequence(TASKS[:1])
+
+    assert len(sequence(TASKS[:2])[1]) == 2
+
+
+def test_settings_that_no_file_could_hold_are_refused_before_anything_is_learned(tmp_path):
+    learner = toy_learner("recurrent", steps=2)
+
+    with pytest.raises(ConfigError, match="settings must be texts"):
+        learn_sequence(lambda: learner, toy_model(), TASKS[:1], settings={"t": torch.zeros(1)})
+
+    assert not learner.tasks
+
+
+def test_notes_that_no_file_could_hold_are_refused_and_the_file_stays(tmp_path):
+    learner, path = toy_learner("recurrent", steps=2), tmp_path / "run.safetensors"
+    learner.save(path, {"scores": (1, 2)})
+
+    with pytest.raises(ConfigError, match=r"notes must be texts.*Tensor"):
+        learner.save(path, {"t": torch.zeros(1)})
+
+    assert type(learner).load(path, toy_model())[1] == {"scores": [1, 2]}
 
 
 def test_a_file_of_a_run_with_more_tasks_than_are_asked_for_is_refused(tmp_path):
