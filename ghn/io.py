@@ -25,6 +25,7 @@ __all__ = [
     "append_line",
     "atomic_path",
     "cache_folder",
+    "made_folder",
     "read_tensors",
     "sole_writer",
     "tensor_digest",
@@ -68,6 +69,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def made_folder(folder: str | Path) -> Path:
+    """Return a folder, made if needed.
+
+    Raises:
+        ConfigError: If it cannot be made, as where there is a file of its name.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error}; choose another") from error
+    return folder
+
+
 @contextmanager
 def sole_writer(folder: str | Path) -> Iterator[None]:
     """Keep other processes from writing to a run's folder; a process that dies lets go of it.
@@ -76,10 +91,9 @@ def sole_writer(folder: str | Path) -> Iterator[None]:
         folder: Made if needed.
 
     Raises:
-        ConfigError: If another process writes to it.
+        ConfigError: If another process writes to it, or it cannot be made.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(folder)
     try:
         with FileLock(folder / ".lock", blocking=False):
             yield

@@ -14,6 +14,7 @@ from ghn.cli import flags
 from ghn.cli.group import LateCommands, add_late
 from ghn.cli.models import AsJson
 from ghn.cli.output import note, print_json, print_table, progress_bar
+from ghn.io import made_folder
 from ghn.methods.registry import METHODS, Method
 
 __all__ = ["app"]
@@ -50,6 +51,8 @@ def _run(module: Any, values: dict[str, Any]) -> None:
 
     as_json, folder = values.pop("as_json"), values.pop("results")
     config = module.RunConfig.from_dict(flags.collect(module.RunConfig, values, {}))
+    if folder is not None:
+        made_folder(folder)  # before hours of training
     with progress_bar("Learning") as ticker:
         result = module.run(config, ticker)
     command = shlex.join(["ghn", *sys.argv[1:]])

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghn.config import Config
+from ghn.config import Config, plain_values
 from ghn.data import load_images
 from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.graphs import trace
+from ghn.io import made_folder
 from ghn.methods.continual.baselines import EWC, EWCConfig, FineTuning, Joint, Separate
 from ghn.methods.continual.config import ContinualConfig, LoopConfig
 from ghn.methods.continual.evaluate import learn_sequence
@@ -73,6 +74,9 @@ class RunConfig(Config):
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if not self.methods or not self.seeds or min(self.tasks, self.steps) < 0:
             raise ConfigError(f"a run needs a method, a seed and no negative number, got {self}")
+        for name, values in (("methods", self.methods), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{name} must differ, each would count twice, got {values}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,25 +110,43 @@ METHODS.register("separate")(_Maker(Separate, LoopConfig, {}))
 METHODS.register("joint")(_Maker(Joint, LoopConfig, {}))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    """One method with one seed."""
+
+    method: str
+    seed: int
+    maker: _Maker
+    settings: dict[str, Any]
+
+
 def run(config: RunConfig, ticker: Progress | None = None) -> Result:
     """Run methods on a benchmark.
 
     Args:
         config: What to run.
         ticker: Called with work done, work in all, and a text.
+
+    Raises:
+        UnknownNameError: If there is no such benchmark or method.
+        ConfigError: If a method does not take the settings, or the folder cannot be made; nothing
+            is trained then.
     """
     benchmark = BENCHMARKS[config.benchmark]
+    runs = [
+        _planned(config, benchmark, method, seed)
+        for seed in config.seeds
+        for method in config.methods
+    ]
+    made_folder(Path(config.out) / _folder(config))
     rows = []
-    total = len(config.methods) * len(config.seeds)
-    for number, (method, seed) in enumerate(
-        (method, seed) for seed in config.seeds for method in config.methods
-    ):
+    for number, one in enumerate(runs):
 
-        def tell(done: int, of: int, text: str, number: int = number, method: str = method) -> None:
+        def tell(done: int, of: int, text: str, number: int = number, one: _Planned = one) -> None:
             if ticker is not None:
-                ticker(number * of + done, total * of, f"{method}: {text}")
+                ticker(number * of + done, len(runs) * of, f"{one.method}: {text}")
 
-        rows.append(_run_one(config, benchmark, method, seed, tell))
+        rows.append(_run_one(config, benchmark, one, tell))
     rows.sort(key=lambda row: config.methods.index(row.method))
     title = f"{config.benchmark} ({benchmark.summary}), {config.split} split"
     return Result(_folder(config), title, rows)
@@ -140,19 +162,29 @@ def _folder(config: RunConfig) -> str:
     return f"{config.benchmark}-{config.split}"
 
 
-def _run_one(
-    config: RunConfig, benchmark: Benchmark, method: str, seed: int, progress: Progress
-) -> Row:
-    base, matched = method.removesuffix(MATCHED), method.endswith(MATCHED)
+def _planned(config: RunConfig, benchmark: Benchmark, method: str, seed: int) -> _Planned:
+    """Return a method with its settings, which it takes."""
+    base = method.removesuffix(MATCHED)
     maker = METHODS[base]
-    if matched and maker.learner is ContinualLearner:
+    if base != method and maker.learner is ContinualLearner:
         raise ConfigError(f"{base} is what others are matched to; there is no {method}")
     settings = _settings(config, benchmark, method, maker, seed)
+    try:
+        maker.config.from_dict(settings)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{method} does not take these settings: {error}. Give them in a run of methods that do"
+        ) from error
+    return _Planned(method, seed, maker, settings)
+
+
+def _run_one(config: RunConfig, benchmark: Benchmark, one: _Planned, progress: Progress) -> Row:
+    method, seed, maker, settings = one.method, one.seed, one.maker, one.settings
     with preserve_global_state():
         torch.manual_seed(seed)
         model = benchmark.network(1.0)
-        if matched:
-            width = _matched_width(benchmark, model, one_each=base == "separate")
+        if method.endswith(MATCHED):
+            width = _matched_width(benchmark, model, one_each=maker.learner is Separate)
             model = benchmark.network(width)
     model = model.to(choose_device(config.device))
     tasks = benchmark.tasks(seed, SPLITS[config.split], benchmark.batch)
@@ -187,7 +219,7 @@ def _settings(
         config.settings,
         steps,
     ]
-    return laid_over([{"seed": seed}, *layers])
+    return plain_values(laid_over([{"seed": seed}, *layers]), "settings")
 
 
 def _matched_width(benchmark: Benchmark, model: nn.Module, one_each: bool) -> float:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from ghn.cli import app
 from ghn.errors import ConfigError, MissingExtraError, UnknownNameError
 from ghn.methods.continual import BENCHMARKS, TaskData, evaluate, from_avalanche, learn_sequence
+from ghn.methods.continual import run as run_module
 from ghn.methods.continual.report import Result, Row
 from ghn.methods.continual.run import RunConfig, run
 from ghn.training.anchor import AnchorConfig
@@ -189,6 +190,8 @@ def test_the_table_shows_means_and_deviations_over_seeds():
     [
         ({"split": "train"}, ConfigError),
         ({"seeds": ()}, ConfigError),
+        ({"seeds": (0, 1, 0)}, ConfigError),
+        ({"methods": ("ewc", "ewc")}, ConfigError),
         ({"steps": -1}, ConfigError),
     ],
 )
@@ -204,6 +207,31 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path):
         run(RunConfig(methods=("recurent",), out=str(tmp_path)))
     with pytest.raises(ConfigError, match="what others are matched to"):
         run(RunConfig(methods=("chunked-matched",), out=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--methods", "nope"), "unknown learner 'nope'"),
+        (("--methods", "ewc", "--settings", '{"dim": 8}'), "ewc does not take these settings"),
+        (("--out", "FILE"), "cannot make the folder"),
+        (("--results", "FILE"), "cannot make the folder"),
+        (("--methods", "recurrent"), "methods must differ"),
+        (("--seeds", "0", "--seeds", "0"), "seeds must differ"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, tuple) else "",
+)
+def test_what_is_wrong_with_a_run_is_told_before_anything_is_trained(
+    words, told, tmp_path, monkeypatch
+):
+    (tmp_path / "FILE").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "_run_one", lambda *_: pytest.fail("it was trained"))
+
+    result = CliRunner().invoke(app, ["run", "continual", "--methods", "recurrent", *words])
+
+    assert result.exit_code == 1
+    assert told in " ".join(result.output.split())
 
 
 def test_the_command_runs_writes_and_goes_on(tmp_path):
