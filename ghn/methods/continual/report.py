@@ -29,6 +29,7 @@ COLUMNS = [
     ">first task",
     ">seconds",
 ]
+ALONE = "separate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,13 @@ class Row:
     seconds: float
     settings: dict[str, Any]
 
-    def metrics(self) -> Metrics:
-        """Return the summary of the matrix, in percent."""
-        return metrics(self.matrix)
+    def metrics(self, alone: list[float] | None = None) -> Metrics:
+        """Return the summary of the matrix, in percent.
+
+        Args:
+            alone: What a network of its own reaches on each task, in percent, if it is known.
+        """
+        return metrics(self.matrix, alone=alone)
 
 
 @dataclasses.dataclass
@@ -97,10 +102,21 @@ class Result:
         return COLUMNS, cells
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON types, with the metrics of each row."""
-        rows = [
-            {**dataclasses.asdict(r), "metrics": dataclasses.asdict(r.metrics())} for r in self.rows
-        ]
+        """Return everything as plain JSON types, with the metrics of each row that are known.
+
+        Transfer to new tasks is known where `separate` was run with the same seed. Forward transfer
+        never is: no task is scored before it is learned.
+        """
+        alone = {
+            row.seed: [line[i] for i, line in enumerate(row.matrix)]
+            for row in self.rows
+            if row.method == ALONE
+        }
+        rows = []
+        for row in self.rows:
+            found = dataclasses.asdict(row.metrics(alone.get(row.seed)))
+            known = {name: value for name, value in found.items() if value is not None}
+            rows.append({**dataclasses.asdict(row), "metrics": known})
         return {"title": self.title, "rows": rows}
 
     def write(self, folder: Path, record: dict[str, Any]) -> None:

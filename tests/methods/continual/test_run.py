@@ -185,6 +185,21 @@ def test_the_table_shows_means_and_deviations_over_seeds():
     assert cells[:5] == ["m", "10", "85.5 ± 0.7", "90.0 ± 0.0", "-9.0 ± 1.4"]
 
 
+def test_the_transfer_to_new_tasks_is_from_separate_networks_of_the_same_seed():
+    rows = [
+        Row("m", 0, 10, [[90.0], [80.0, 91.0]], 1.0, {}),
+        Row("m", 1, 10, [[90.0], [80.0, 92.0]], 1.0, {}),
+        Row("separate", 0, 10, [[90.0], [90.0, 95.0]], 1.0, {}),
+    ]
+
+    found = [row["metrics"] for row in Result("name", "title", rows).to_dict()["rows"]]
+
+    assert [row.get("transfer_to_new") for row in found] == [-4.0, None, 0.0]
+    assert all(None not in row.values() for row in found)
+    assert all("forward_transfer" not in row for row in found)
+    assert found[0]["backward_transfer"] == -10.0
+
+
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
