@@ -230,7 +230,8 @@ class OutputAnchor:
     def drift(self) -> dict[Hashable, float]:
         """Return for each kept condition how far its emission is from the target, relative to it.
 
-        It is the norm of the difference of all parameters over the norm of the targets.
+        It is the norm of the difference of all parameters over the norm of the targets; 0 right
+        after `keep` or `refresh`, which take new targets.
         """
         if not self.kept:
             return {}

@@ -70,6 +70,21 @@ def test_right_after_a_task_its_network_is_the_anchors_target():
         torch.testing.assert_close(emitted[name], target.reshape(spec.shape), rtol=0, atol=1e-6)
 
 
+def test_the_drift_of_earlier_tasks_is_seen_while_a_task_is_learned():
+    learner = toy_learner("recurrent", steps=6)
+    learner.learn("first", toy_task(0))
+    before = torch.cat([t.flatten() for t in learner.parameters_of("first").values()])
+    seen = []
+
+    learner.learn("second", toy_task(1), progress=lambda *_: seen.append(learner.anchor.drift()))
+
+    after = torch.cat([t.flatten() for t in learner.parameters_of("first").values()])
+    moved = ((after - before).norm() / before.norm()).item()
+    assert len(seen) == 6
+    assert seen[-1] == {"first": pytest.approx(moved, rel=1e-3)}
+    assert learner.anchor.drift() == {"first": 0.0, "second": 0.0}
+
+
 def test_a_task_belongs_to_its_embedding():
     learner = learned("recurrent", count=2)
     right = accuracies(learner, 2)
@@ -143,6 +158,19 @@ def test_growth_by_schedule_starts_with_the_third_task_and_survives_files(tmp_pa
 
     assert loaded.ghn.decoder.config.state == 20
     assert torch.equal(loaded.predict(X, "task 0"), learner.predict(X, "task 0"))
+
+
+@pytest.mark.parametrize(
+    ("every", "states"), [(1, [16, 20, 24, 28]), (2, [16, 16, 20, 20]), (3, [16, 16, 16, 20])]
+)
+def test_growth_comes_whenever_so_many_tasks_more_are_learned(every, states):
+    learner = toy_learner("recurrent", steps=1, grow=4, grow_every=every)
+    found = []
+    for i in range(4):
+        learner.learn(f"task {i}", toy_task(i))
+        found.append(learner.ghn.decoder.config.state)
+
+    assert found == states
 
 
 def test_other_tasks_rows_of_a_shared_head_are_not_anchored():
@@ -262,6 +290,9 @@ def test_networks_of_many_chunks_are_read_node_by_node():
     graph = trace(wide, torch.empty(1, 64))
 
     assert hypernetwork_config(ContinualConfig(chunk=256), graph).decoder.readout == "node"
+    learned = hypernetwork_config(ContinualConfig(chunk=256, codes="learned"), graph).decoder
+    assert learned.readout == "step"
+    assert learned.codes == -(-graph.num_parameters // 256)
     assert hypernetwork_config(ContinualConfig(), trace(toy_model())).decoder.readout == "step"
 
 
