@@ -43,9 +43,9 @@ class ContinualConfig(HypernetworkConfig, LoopConfig):
     """Settings of `ContinualLearner`, beside those of its hypernetwork and of the loop.
 
     Attributes:
-        grow: Units added to the recurrent state before every `grow_every`-th task, from the third
-            on.
-        grow_every: See `grow`.
+        grow: Units added to the recurrent state before the next task whenever `grow_every` more
+            are learned: by default before the third, the fifth, the seventh.
+        grow_every: See `grow`; with 1 the state grows before each task but the first.
         importance: Whether the anchor weighs parameters by their Fisher information.
     """
 
