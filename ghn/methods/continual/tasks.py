@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ghn.data import ImageData, augment, load_images, normalize
-from ghn.errors import ConfigError, MissingExtraError
+from ghn.errors import ConfigError, InputError, MissingExtraError
 from ghn.methods.continual.networks import ResNet32, convnet, perceptron
 from ghn.registry import Registry
 from ghn.rng import make_generator
@@ -299,6 +299,7 @@ def from_avalanche(benchmark: Any, batch: int = 64) -> list[TaskData]:
     Raises:
         MissingExtraError: If Avalanche is not installed.
         ConfigError: If the object is no such benchmark.
+        InputError: If there is not one test experience for each training one.
     """
     try:
         import avalanche  # type: ignore[import-not-found]  # noqa: F401
@@ -312,6 +313,13 @@ def from_avalanche(benchmark: Any, batch: int = 64) -> list[TaskData]:
         raise ConfigError(
             f"an Avalanche benchmark has train_stream and test_stream, got {type(benchmark)}"
         )
+    streams = list(benchmark.train_stream), list(benchmark.test_stream)
+    if len(streams[0]) != len(streams[1]):
+        raise InputError(
+            "from_avalanche needs a test experience for each training one, got "
+            f"{len(streams[1])} for {len(streams[0])}; split the test data by task, or make "
+            "TaskData of them yourself"
+        )
     return [
         TaskData(
             f"experience {train.current_experience}",
@@ -319,5 +327,5 @@ def from_avalanche(benchmark: Any, batch: int = 64) -> list[TaskData]:
             DataLoader(test.dataset, batch_size=SCORED_AT_ONCE),
             tuple(sorted(map(int, train.classes_in_this_experience))),
         )
-        for train, test in zip(benchmark.train_stream, benchmark.test_stream, strict=True)
+        for train, test in zip(*streams, strict=True)
     ]

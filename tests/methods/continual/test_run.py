@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ghn.cli import app
-from ghn.errors import ConfigError, MissingExtraError, UnknownNameError
+from ghn.errors import ConfigError, InputError, MissingExtraError, UnknownNameError
 from ghn.methods.continual import BENCHMARKS, TaskData, evaluate, from_avalanche, learn_sequence
 from ghn.methods.continual import run as run_module
 from ghn.methods.continual.report import Result, Row
@@ -302,3 +302,5 @@ def test_an_avalanche_benchmark_becomes_tasks(monkeypatch):
     assert set(evaluate(learner, tasks)) == {"experience 0", "experience 1"}
     with pytest.raises(ConfigError, match="train_stream"):
         from_avalanche(object())
+    with pytest.raises(InputError, match="got 1 for 2; split the test data"):
+        from_avalanche(SimpleNamespace(train_stream=stream, test_stream=stream[:1]))
