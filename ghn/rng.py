@@ -49,7 +49,7 @@ def preserve_global_state(seed: int | None = None) -> Iterator[None]:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
             random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
+            np.random.seed(seed % 2**32)  # noqa: NPY002  it takes no larger ones
         yield
     finally:
         torch.set_rng_state(states[0])

@@ -24,10 +24,11 @@ def test_what_a_block_draws_from_global_generators_is_undone(seed):
     assert found == expected
 
 
-def test_a_seed_fixes_what_a_block_draws():
+@pytest.mark.parametrize("seed", [7, 2**62 + 5])
+def test_a_seed_fixes_what_a_block_draws(seed):
     drawn = []
     for _ in range(2):
-        with preserve_global_state(7):
+        with preserve_global_state(seed):
             drawn.append(draw())
         draw()
 

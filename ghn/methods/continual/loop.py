@@ -119,8 +119,9 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
         tell = progress or (lambda done, total: None)
 
         def work() -> list[float]:
-            with in_mode(self.model, training=True), preserve_global_state():
-                torch.default_generator.manual_seed(derive_seed(self.config.seed, "learn", task))
+            # Datasets augment by any of the global generators.
+            seed = derive_seed(self.config.seed, "learn", task)
+            with in_mode(self.model, training=True), preserve_global_state(seed):
                 return self._learn(task, loader, tell)
 
         return self._learn_new(record, work)
