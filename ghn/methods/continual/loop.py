@@ -182,19 +182,26 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
     def buffers_of(self, task: str) -> dict[str, Tensor]:
         """Return a task's buffers of the network by name."""
 
-    @torch.no_grad()
     def predict(self, inputs: Any, task: str) -> Float[Tensor, "b k"]:
         """Return logits of a task's classes, in evaluation mode.
 
         Raises:
             UnknownNameError: If the task was never learned.
         """
+        return self._predictor(task)(inputs)
+
+    def _predictor(self, task: str) -> Callable[[Any], Float[Tensor, "b k"]]:
+        """Return `predict` for one task, whose parameters are emitted once for all calls."""
         record = self.record(task)
-        with in_mode(self.model, training=False):
-            logits = self._run(
-                self.parameters_of(task), self._moved(inputs), self.buffers_of(task)
-            )[0]
-        return logits if record.classes is None else logits[:, list(record.classes)]
+        parameters, buffers = self.parameters_of(task), self.buffers_of(task)
+
+        @torch.no_grad()
+        def predict(inputs: Any) -> Float[Tensor, "b k"]:
+            with in_mode(self.model, training=False):
+                logits = self._run(parameters, self._moved(inputs), buffers)[0]
+            return logits if record.classes is None else logits[:, list(record.classes)]
+
+        return predict
 
     def evaluate(self, loader: Iterable[Any], task: str) -> float:
         """Return the share of a loader's inputs that are classified correctly, in [0, 1].
@@ -203,9 +210,10 @@ class TaskLearner(sequence.SequenceLearner[TaskRecord]):
             UnknownNameError: If the task was never learned.
             InputError: If there is no batch, or a label is no class of the task.
         """
+        predict = self._predictor(task)
         right = total = 0
         for inputs, labels in self._pass(task, loader):
-            logits = self.predict(inputs, task)
+            logits = predict(inputs)
             check_labels(task, logits, labels)
             right += int((logits.argmax(1) == labels).sum())
             total += len(labels)

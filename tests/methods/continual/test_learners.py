@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import random
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from continual_helpers import CLASSES, LEARNERS, SIZE, toy_learner, toy_model, toy_task
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ghn.errors import CheckpointError, ConfigError, InputError, UnknownNameError
 from ghn.methods.continual.run import METHODS
+from ghn.rng import preserve_global_state
 
 X = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(3))
 
@@ -62,6 +65,54 @@ def test_an_exported_network_needs_no_learner(name):
     assert not torch.allclose(networks[0](X), networks[1](X))
     learner.learn("task 2", toy_task(2))
     assert type(networks[0]) is type(learner.model)
+
+
+class Augmented(Dataset):
+    """Inputs scaled by draws from Python's, NumPy's and torch's global generators."""
+
+    def __init__(self):
+        self.inputs, self.labels = (torch.cat(parts) for parts in zip(*toy_task(0), strict=True))
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        scale = 1 + random.random() * np.random.rand() * torch.rand(())  # noqa: NPY002
+        return scale.float() * self.inputs[index], self.labels[index]
+
+
+@pytest.mark.parametrize("name", ["recurrent", "ewc"])
+def test_a_task_does_not_depend_on_any_global_generator_nor_move_it(name):
+    learned = []
+    for seed in range(2):
+        learner = toy_learner(name, steps=6)
+        with preserve_global_state(seed):
+            expected = np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+        with preserve_global_state(seed):
+            learner.learn("a", DataLoader(Augmented(), batch_size=24, shuffle=True))
+            assert (np.random.rand(), torch.rand(()).item()) == expected  # noqa: NPY002
+        learned.append(learner.predict(X, "a"))
+
+    assert torch.equal(*learned)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_network_is_made_once_for_an_evaluation_of_many_batches(name, monkeypatch):
+    learner = toy_learner(name, steps=4)
+    learner.learn("a", toy_task(0), classes=(0, 2, 1, 3))
+    batches = toy_task(0, seed=1)
+    places = torch.tensor([0, 2, 1, 3])
+    right = sum((learner.predict(x, "a").argmax(1) == places[y]).sum().item() for x, y in batches)
+    made, emit = [], type(learner).parameters_of
+    monkeypatch.setattr(
+        type(learner), "parameters_of", lambda self, task: made.append(task) or emit(self, task)
+    )
+
+    found = learner.evaluate(batches, "a")
+
+    assert len(batches) == 4
+    assert made == ["a"]
+    assert found == right / 96
 
 
 @pytest.mark.parametrize("name", LEARNERS)
