@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ghn.errors import ConfigError, InputError
 
 __all__ = [
+    "advice_on",
     "check_labels",
     "checked_batch",
     "checked_classes",
@@ -194,3 +195,13 @@ def check_labels(task: str, logits: Float[Tensor, "b k"], labels: Int64[Tensor, 
             f"task {task!r} has the labels {wrong[:5]}, but the network has {count} outputs, which "
             "are numbered from 0. A task with more classes needs a network with more outputs"
         )
+
+
+def advice_on(error: Exception) -> str:
+    """Return what to do about an error of a network's forward pass."""
+    if "Expected more than 1 value per channel" in str(error):  # torch's words, of BatchNorm
+        return (
+            "BatchNorm cannot train on a batch of one input, such as the last one of a loader: use "
+            "drop_last=True or another batch size"
+        )
+    return "Inputs must be what its forward takes"

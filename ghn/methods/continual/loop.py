@@ -27,6 +27,7 @@ from ghn.engine.select import Generate
 from ghn.errors import CheckpointError, ConfigError, InputError, UnsupportedModelError
 from ghn.methods import sequence
 from ghn.methods.continual.batches import (
+    advice_on,
     check_labels,
     checked_classes,
     one_pass,
@@ -320,6 +321,4 @@ def explained() -> Iterator[None]:
         yield
     except Exception as error:
         said = str(error) or type(error).__name__
-        raise InputError(
-            f"the network failed on a batch: {said}. Inputs must be what its forward takes"
-        ) from error
+        raise InputError(f"the network failed on a batch: {said}. {advice_on(error)}") from error

@@ -9,6 +9,7 @@ import pytest
 import torch
 from continual_helpers import CLASSES, SIZE, toy_learner, toy_model, toy_task
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from ghn.errors import ConfigError, InputError
 from ghn.methods.continual.batches import checked_batch, one_pass
@@ -115,6 +116,18 @@ def test_networks_that_return_no_logits_are_refused_in_words(name, wrap, got):
 
     with pytest.raises(InputError, match=rf"must return logits of shape \[b, k\], got {got}"):
         learner.learn("a", [(X, Y)])
+
+
+@pytest.mark.parametrize("name", ["recurrent", "ewc"])
+def test_a_last_batch_of_one_input_for_batch_norm_is_answered_with_drop_last(name):
+    learner = toy_learner(name, nn.Sequential(nn.BatchNorm1d(SIZE), toy_model()), steps=4)
+    loader = DataLoader(TensorDataset(X[:5], Y[:5]), batch_size=2)
+
+    with pytest.raises(InputError, match="use drop_last=True"):
+        learner.learn("a", loader)
+
+    learner.learn("a", DataLoader(loader.dataset, batch_size=2, drop_last=True))
+    assert 0 <= learner.evaluate(loader, "a") <= 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
