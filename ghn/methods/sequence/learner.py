@@ -55,12 +55,19 @@ class SequenceLearner(abc.ABC, Generic[R]):
     Attributes:
         tasks: Records of the tasks learned so far, by name.
         device: Where the learner's tensors are.
+
+    Raises:
+        ConfigError: If the settings are those of another learner.
     """
 
     Config: type[LoopConfig] = LoopConfig
     Record: ClassVar[type[TaskRecord]] = TaskRecord
 
     def __init__(self, config: LoopConfig) -> None:
+        if not isinstance(config, self.Config):
+            raise ConfigError(
+                f"{type(self).__name__} needs settings of {self.Config.__name__}, got {config!r}"
+            )
         self.config = config
         self.device = torch.device("cpu")
         self.tasks: dict[str, R] = {}

@@ -15,6 +15,7 @@ from continual_helpers import CLASSES, LEARNERS, SIZE, toy_learner, toy_model, t
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ghn.errors import CheckpointError, ConfigError, InputError, UnknownNameError
+from ghn.methods.continual import EWC, LoopConfig
 from ghn.methods.continual.run import METHODS
 from ghn.rng import preserve_global_state
 
@@ -226,6 +227,11 @@ def test_no_data_are_kept_after_a_task(name, tmp_path):
             sizes[count] = sum(t.numel() for t in learner.state()[0].values()), file.read(2)
 
     assert sizes[48][0] == sizes[480][0]
+
+
+def test_settings_of_another_learner_are_refused_before_any_task():
+    with pytest.raises(ConfigError, match=r"EWC needs settings of EWCConfig, got LoopConfig\("):
+        EWC(toy_model(), LoopConfig())
 
 
 @pytest.mark.parametrize("name", LEARNERS)
