@@ -14,13 +14,13 @@ import numbers
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ghn.errors import ConfigError
 
-__all__ = ["Config", "plain_values"]
+__all__ = ["Config", "check_distinct", "plain_values"]
 
 C = TypeVar("C", bound="Config")
 
@@ -93,6 +93,17 @@ class Config(metaclass=_Typed):
     def replace(self: C, **changes: Any) -> C:
         """Return a copy with some settings changed."""
         return dataclasses.replace(self, **changes)
+
+
+def check_distinct(**settings: Sequence[Any]) -> None:
+    """Refuse settings that name something twice: it would count twice in means and tables.
+
+    Raises:
+        ConfigError: If a value of a setting is there twice.
+    """
+    for name, values in settings.items():
+        if len(set(values)) < len(values):
+            raise ConfigError(f"{name} must differ, each would count twice, got {tuple(values)}")
 
 
 def plain_values(value: Any, where: str) -> Any:

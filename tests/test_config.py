@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from ghn.benchmarks.init import InitConfig
+from ghn.benchmarks.mip.bench import MIPConfig
+from ghn.benchmarks.outcome import DemoConfig
 from ghn.config import Config, plain_values
 from ghn.errors import ConfigError
+from ghn.methods.registry import METHODS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,3 +80,15 @@ def test_what_a_file_gives_back_is_known_before_it_is_written():
                      "1": [None, True, "x"]}  # fmt: skip
     with pytest.raises(ConfigError, match=r"settings must be texts.*tensor\(1\.\)"):
         plain_values({"t": torch.tensor(1.0)}, "settings")
+
+
+RUNS = ("continual", "hypercrl", "neumeta", "bayesian")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*(METHODS[name].load().RunConfig for name in RUNS), InitConfig, MIPConfig, DemoConfig],
+)
+def test_no_seed_counts_twice_in_any_table(config):
+    with pytest.raises(ConfigError, match=r"seeds must differ.*\(1, 2, 1\)"):
+        config(seeds=(1, 2, 1))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ghn.benchmarks.compare import Run, mean_and_spread, reach
 from ghn.benchmarks.records import Record
 from ghn.benchmarks.targets import TARGETS
-from ghn.config import Config
+from ghn.config import Config, check_distinct
 from ghn.errors import ConfigError
 
 __all__ = [
@@ -61,6 +61,7 @@ class DemoConfig(Config):
             raise ConfigError(f"models must be among {', '.join(TARGETS)}, got {self.models}")
         if not self.seeds or not self.rates:
             raise ConfigError("the demo needs at least one seed and one learning rate")
+        check_distinct(models=self.models, seeds=self.seeds, rates=self.rates)
         if self.minutes <= 0 or (self.steps is not None and self.steps < 1):
             raise ConfigError(
                 f"minutes and steps must be positive, got minutes={self.minutes}, "

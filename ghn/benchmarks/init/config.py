@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ghn.benchmarks.init.networks import SPLITS
-from ghn.config import Config
+from ghn.config import Config, check_distinct
 from ghn.errors import ConfigError
 
 __all__ = ["AFTERWARDS", "STARTS", "InitConfig", "parts_of"]
@@ -102,6 +102,7 @@ class InitConfig(Config):
                 raise ConfigError(f"unknown start {start!r}; known: {known}, ghn:CHECKPOINT")
         if not self.rates or min(self.rates) <= 0 or not self.seeds:
             raise ConfigError("the benchmark needs positive learning rates, and seeds")
+        check_distinct(models=self.models, seeds=self.seeds, rates=self.rates)
         sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs,
                  self.side)  # fmt: skip
         if min(*sizes, self.source_steps) < 1 or self.tests < 2:

@@ -12,7 +12,7 @@ from ghn.benchmarks.mip.arms import ARMS, Piece, Trained, constant_loss, initial
 from ghn.benchmarks.mip.outcome import MIPResult, TaskResult, best_rate
 from ghn.benchmarks.mip.tasks import SIDE, TASKS
 from ghn.benchmarks.workers import workers
-from ghn.config import Config
+from ghn.config import Config, check_distinct
 from ghn.data import load_images
 from ghn.errors import ConfigError
 from ghn.io import append_line
@@ -52,6 +52,7 @@ class MIPConfig(Config):
             TASKS[task]
         if not self.tasks or not self.seeds or not self.rates or min(self.rates) <= 0:
             raise ConfigError(f"a benchmark needs a task, a seed and positive rates, got {self}")
+        check_distinct(tasks=self.tasks, seeds=self.seeds, rates=self.rates)
         if not 1 <= self.tests <= self.steps or self.jobs < 1:
             raise ConfigError(f"tests must lie in [1, steps] and jobs be 1 or more, got {self}")
 

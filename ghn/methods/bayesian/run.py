@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghn.config import Config
+from ghn.config import Config, check_distinct
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 from ghn.methods.bayesian.fit import FitConfig, fit, predict
@@ -63,6 +63,7 @@ class RunConfig(Config):
             TASKS[task]
         if not self.tasks or not self.methods or not self.seeds:
             raise ConfigError(f"a run needs a task, a method and a seed, got {self}")
+        check_distinct(tasks=self.tasks, methods=self.methods, seeds=self.seeds)
         if self.steps < 8 or min(self.members, self.count) < 1:
             raise ConfigError(f"steps must be 8 or more, members and count 1 or more, got {self}")
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghn.config import Config, plain_values
+from ghn.config import Config, check_distinct, plain_values
 from ghn.data import load_images
 from ghn.device import choose_device
 from ghn.errors import ConfigError
@@ -74,9 +74,7 @@ class RunConfig(Config):
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if not self.methods or not self.seeds or min(self.tasks, self.steps) < 0:
             raise ConfigError(f"a run needs a method, a seed and no negative number, got {self}")
-        for name, values in (("methods", self.methods), ("seeds", self.seeds)):
-            if len(set(values)) < len(values):
-                raise ConfigError(f"{name} must differ, each would count twice, got {values}")
+        check_distinct(methods=self.methods, seeds=self.seeds)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,8 +84,7 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
         self.spaces = env if isinstance(env, Spaces) else Spaces.of(env)
         states, actions = self.spaces.states, self.spaces.actions
         outputs = states * (2 if config.gaussian else 1)
-        with preserve_global_state():
-            torch.default_generator.manual_seed(config.seed)
+        with preserve_global_state(config.seed):
             self.network = DynamicsNetwork(states + actions, outputs, config.hidden, config.members)
         self.graph = trace(self.network, torch.empty(config.members, 2, states + actions))
         self._units: dict[str, dict[str, Tensor]] = {}
@@ -123,8 +122,7 @@ class DynamicsLearner(sequence.SequenceLearner[DynamicsRecord]):
         tell = progress or (lambda done, total: None)
 
         def work() -> list[float]:
-            with preserve_global_state():
-                torch.default_generator.manual_seed(derive_seed(self.config.seed, "learn", task))
+            with preserve_global_state(derive_seed(self.config.seed, "learn", task)):
                 return self._learn(task, env, cost, planner, tell)
 
         return self._learn_new(DynamicsRecord(name=task), work)

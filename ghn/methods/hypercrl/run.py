@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ghn.config import Config
+from ghn.config import Config, check_distinct
 from ghn.errors import ConfigError
 from ghn.methods.hypercrl.acting import transitions_of
 from ghn.methods.hypercrl.baselines import Coreset, FineTuning, FineTuningHeads, Joint, Separate
@@ -66,6 +66,7 @@ class RunConfig(Config):
     def __post_init__(self) -> None:
         if not self.methods or not self.seeds or min(self.tasks, self.episodes) < 0:
             raise ConfigError(f"a run needs a method, a seed and no negative number, got {self}")
+        check_distinct(methods=self.methods, seeds=self.seeds)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from ghn.config import Config
+from ghn.config import Config, check_distinct
 from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.io import append_line, atomic_path
@@ -87,6 +87,7 @@ class RunConfig(Config):
         self._check_model()
         if not self.widths or not all(0 < width <= 1 for width in self.widths):
             raise ConfigError(f"widths must lie above 0 and go up to 1, got {self.widths}")
+        check_distinct(arms=self.arms, widths=self.widths, seeds=self.seeds)
 
     def _check_model(self) -> None:
         further = [self.model_args, self.weights, self.data, self.generate]
