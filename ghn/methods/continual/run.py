@@ -151,9 +151,9 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
 
 
 def data_of(config: RunConfig) -> dict[str, str]:
-    """Return the name and the digest of the data of a run, for its record."""
-    name = BENCHMARKS[config.benchmark].data
-    return {name: load_images(name, "test").hash}
+    """Return the names and the digests of the data of a run, for its record."""
+    names = BENCHMARKS[config.benchmark].data
+    return {name: load_images(name, "test").hash for name in names}
 
 
 def _folder(config: RunConfig) -> str:

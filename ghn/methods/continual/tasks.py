@@ -104,7 +104,7 @@ class Benchmark:
         settings: For each method, settings that differ from the defaults; chosen by the accuracy on
             the `val` split, training on `fit`.
         batch: Inputs in a batch.
-        data: Name of the data.
+        data: Names of the data.
     """
 
     summary: str
@@ -113,7 +113,7 @@ class Benchmark:
     tasks: Callable[[int, tuple[str, str], int], list[TaskData]]
     settings: dict[str, dict[str, Any]]
     batch: int
-    data: str
+    data: tuple[str, ...]
 
 
 BENCHMARKS: Registry[Benchmark] = Registry("benchmark")
@@ -215,7 +215,7 @@ BENCHMARKS.register("split-digits")(
         tasks=_split("digits", 8, 2, flat=True),
         settings={"": {"steps": 400}},
         batch=64,
-        data="digits",
+        data=("digits",),
     )
 )
 BENCHMARKS.register("permuted-digits")(
@@ -232,7 +232,7 @@ BENCHMARKS.register("permuted-digits")(
             "recurrent-grow": {"steps": 500},
         },
         batch=64,
-        data="digits",
+        data=("digits",),
     )
 )
 BENCHMARKS.register("permuted-mnist")(
@@ -243,7 +243,7 @@ BENCHMARKS.register("permuted-mnist")(
         tasks=_permuted("mnist", 14, 10),
         settings={},
         batch=64,
-        data="mnist",
+        data=("mnist",),
     )
 )
 # With the embeddings of five tasks 1.1 times the network's 56,610 parameters.
@@ -263,7 +263,7 @@ BENCHMARKS.register("split-cifar10")(
             "chunked-learned": SMALL,
         },
         batch=64,
-        data="cifar10",
+        data=("cifar10",),
     )
 )
 
@@ -282,7 +282,7 @@ BENCHMARKS.register("resnet32-cifar")(
             },
         },
         batch=128,
-        data="cifar100",
+        data=("cifar10", "cifar100"),
     )
 )
 
