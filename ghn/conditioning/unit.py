@@ -13,6 +13,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +25,7 @@ from ghn.conditioning.table import EmbeddingTableConfig
 from ghn.conditioning.values import ValuesConfig
 from ghn.conditioning.vectors import VectorEncoderConfig
 from ghn.config import Config
+from ghn.errors import ConfigError
 from ghn.registry import build
 
 __all__ = ["Unit", "UnitConfig"]
@@ -40,6 +42,12 @@ class UnitConfig(Config):
     """
 
     of: Inner = dataclasses.field(default_factory=EmbeddingTableConfig)
+
+    def __post_init__(self) -> None:
+        if self.of.dim < 2:
+            raise ConfigError(
+                f"of one number, only the sign would be left; a condition needs two, got {self.of}"
+            )
 
     @property
     def dim(self) -> int:
@@ -78,6 +86,15 @@ class Unit(nn.Module):
         return UnitConfig(of=self.of.config)
 
     def encode(self, value: Any) -> tuple[Float[Tensor, "B *T c"], bool]:
-        """Return what values are encoded to; see `ghn.conditioning.registry.Condition`."""
+        """Return what values are encoded to; see `ghn.conditioning.registry.Condition`.
+
+        Raises:
+            ConfigError: If a number is not finite.
+        """
         encoded, single = self.of.encode(value)
+        if not encoded.isfinite().all():
+            raise ConfigError(f"a condition must be finite to have a direction, got {value!r}")
+        # Squares of very large and very small numbers are no floats; a power of two costs no digit.
+        _, power = torch.frexp(encoded.detach().abs().amax(-1, keepdim=True))
+        encoded = torch.ldexp(encoded, -power)
         return math.sqrt(encoded.shape[-1]) * F.normalize(encoded, dim=-1), single

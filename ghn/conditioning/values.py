@@ -49,10 +49,11 @@ class ValuesConfig(Config):
     gives_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.inputs < 1 or self.encoding not in ("raw", "circle") or not self.low < self.high:
+        bounded = -math.inf < self.low < self.high < math.inf
+        if self.inputs < 1 or self.encoding not in ("raw", "circle") or not bounded:
             raise ConfigError(
-                "values need inputs of at least 1, an encoding 'raw' or 'circle', and low < high, "
-                f"got {self}"
+                "values need inputs of at least 1, an encoding 'raw' or 'circle', and finite low < "
+                f"high, got {self}"
             )
 
     @property
@@ -96,7 +97,8 @@ class Values(nn.Module):
         if not bool(((values >= low) & (values <= high)).all()):
             raise ConfigError(
                 f"these conditions lie in [{low:g}, {high:g}], got {values.tolist()[:3]}; set low "
-                "and high, or take UnitConfig(of=ValuesConfig(encoding='raw')) for unbounded ones"
+                "and high, or take UnitConfig(of=ValuesConfig(encoding='raw', inputs=...)) for two "
+                "or more numbers without bounds"
             )
         angles = math.pi / 2 * (values - self.low) / (high - low)
         return torch.stack([angles.cos(), angles.sin()], -1).flatten(1), single

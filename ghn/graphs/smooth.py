@@ -13,6 +13,7 @@ Source: Yang et al. 2024 (NeuMeta, arXiv 2410.11878), section on weight permutat
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,9 +23,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ghn.errors import MissingExtraError, UnsupportedModelError
+from ghn.errors import ConfigError, MissingExtraError, UnsupportedModelError
 from ghn.graphs.isolate import unwrap
-from ghn.graphs.ties import ChannelSet, channel_ties, forget_caches, named_tensors, permute_channels
+from ghn.graphs.ties import (
+    ChannelSet,
+    channel_ties,
+    check_movable,
+    forget_caches,
+    named_tensors,
+    permute_channels,
+)
 
 __all__ = ["Smoothed", "channel_distances", "path_length", "smooth_channels"]
 
@@ -81,11 +89,14 @@ def smooth_channels(
         The lengths of all paths before and after.
 
     Raises:
-        UnsupportedModelError: If there is nothing to order, or the weights are not finite; nothing
-            has moved then.
+        UnsupportedModelError: If there is nothing to order, the weights have no values or are not
+            finite, or tensors share memory; nothing has moved then.
+        ConfigError: If `effort` is not above 0.
         MissingExtraError: If fast-tsp is not installed.
         GHNError: As `ghn.trace`.
     """
+    if not 0 < effort < math.inf:
+        raise ConfigError(f"effort must be above 0 and finite, got {effort}")
     sets = channel_ties(model, example_inputs).sets
     if not sets:
         raise UnsupportedModelError(
@@ -93,6 +104,7 @@ def smooth_channels(
         )
     model = unwrap(model)
     tensors = named_tensors(model)
+    check_movable(tensors, sets)
     for channels in sets:
         if not all(bool(weights.isfinite().all()) for weights in _slices(tensors, channels)):
             raise _not_finite(channels)
@@ -164,10 +176,10 @@ def _shortest_path(distances: Float[Tensor, "c c"], seconds: float) -> Tensor:
 
     Of its two directions it is the one that begins with the lower number.
     """
-    count = len(distances)
-    if count < 3:
+    count, largest = len(distances), float(distances.max())
+    if count < 3 or not largest:  # all orders are alike
         return torch.arange(count)
-    scale = LARGEST / max(float(distances.max()), torch.finfo(torch.float32).tiny)
+    scale = LARGEST / largest
     cities = np.zeros((count + 1, count + 1), np.int32)  # the first city is at distance zero
     cities[1:, 1:] = (distances * scale).round().numpy()
     tour = _solver()(cities, duration_seconds=seconds, stop_when_converged=True)

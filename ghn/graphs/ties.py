@@ -14,7 +14,8 @@ The equivalence is ours; that channels come in such cliques is in Yang et al. 20
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ __all__ = [
     "FrozenAxis",
     "TiedAxis",
     "channel_ties",
+    "check_movable",
     "follow",
     "forget_caches",
     "named_tensors",
@@ -184,7 +186,7 @@ def _held(model: nn.Module, tensors: dict[str, Tensor], untouched: Iterable[str]
     saved = model.state_dict().keys()
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            held[name] = "a tensor of integers"
+            held[name] = "a tensor of integers or complex numbers"
         elif name not in saved:
             held[name] = "a buffer that is not saved"
     return held
@@ -244,7 +246,8 @@ def shuffle_channels(
         The sets that were permuted.
 
     Raises:
-        UnsupportedModelError: If there is nothing to permute.
+        UnsupportedModelError: If there is nothing to permute, tensors have no values, or share
+            memory; nothing has moved then.
         GHNError: As `ghn.trace`.
     """
     ties = channel_ties(model, example_inputs)
@@ -258,10 +261,42 @@ def shuffle_channels(
         seed = int(torch.randint(1 << 62, ()))
     generator = make_generator(seed, "shuffle_channels")
     tensors = named_tensors(unwrap(model))
+    check_movable(tensors, ties.sets)
     for channels in ties.sets:
         permute_channels(tensors, channels, torch.randperm(channels.size, generator=generator))
     forget_caches(model)
     return ties.sets
+
+
+def check_movable(tensors: Mapping[str, Tensor], sets: Iterable[ChannelSet]) -> None:
+    """Refuse tensors whose channels cannot be put in another order one tensor after the other.
+
+    Raises:
+        UnsupportedModelError: If one has no values, or an element of memory stands for two of its
+            own or of two tensors.
+    """
+    moved = {tied.name for channels in sets for tied in channels.axes}
+    for name in moved:
+        steps = zip(tensors[name].shape, tensors[name].stride(), strict=True)
+        if tensors[name].is_meta:
+            raise UnsupportedModelError(f"{name} is on the meta device and has no values to move")
+        if any(n > 1 and not step for n, step in steps):
+            raise UnsupportedModelError(f"{name} is expanded: it has fewer numbers than elements")
+    held = {name: t for name, t in tensors.items() if t.numel() and not t.is_meta}
+    ranges = sorted((*_memory(tensor), name) for name, tensor in held.items())
+    for (here, _, end, one), (there, begin, _, other) in itertools.pairwise(ranges):
+        if here == there and begin < end and {one, other} & moved:
+            raise UnsupportedModelError(
+                f"{one} and {other} share memory, so that moving one moves the other; give one a "
+                "copy (clone()), or make them one parameter"
+            )
+
+
+def _memory(tensor: Tensor) -> tuple[str, int, int]:
+    """Return the device of a tensor, and where its memory begins and ends."""
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.data_ptr()
+    return str(tensor.device), begin, begin + (last + 1) * tensor.element_size()
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from ghn.conditioning import (
     ImageEncoderConfig,
     NoiseConfig,
     SizeConfig,
+    Unit,
     UnitConfig,
     ValuesConfig,
     VectorEncoderConfig,
@@ -264,3 +265,25 @@ def test_rows_of_another_size_are_refused_and_leave_the_table_as_it_was():
 
     assert table.names == ["x"]
     assert table.encode(["x"])[0].shape == (1, 8)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e18, 1e30])
+def test_unit_vectors_keep_their_length_whatever_the_size_of_the_condition(size):
+    unit = Unit(UnitConfig(of=ValuesConfig(encoding="raw", inputs=3)))
+    plain = torch.tensor([3.0, -4.0, 12.0])
+
+    found = unit.encode(plain * size)[0][0]
+
+    torch.testing.assert_close(found, plain * 3**0.5 / 13.0)
+
+
+def test_what_has_no_direction_is_refused():
+    unit = Unit(UnitConfig(of=ValuesConfig(encoding="raw", inputs=2)))
+
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="finite"):
+            unit.encode([wrong, 1.0])
+    with pytest.raises(ConfigError, match="only the sign"):
+        UnitConfig(of=ValuesConfig(encoding="raw", inputs=1))
+    with pytest.raises(ConfigError, match="finite low < high"):
+        ValuesConfig(high=float("inf"))

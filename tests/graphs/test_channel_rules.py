@@ -7,6 +7,7 @@ from ties_helpers import output_of, relative_change, with_random_values
 from torch import nn
 
 from ghn.graphs import channel_ties, shuffle_channels
+from ghn.graphs.ties import named_tensors, permute_channels
 
 
 class Net(nn.Module):
@@ -202,3 +203,37 @@ def test_a_recurrent_layer_is_not_understood_and_keeps_its_order():
 
     assert not ties.sets
     assert any("lstm, which is not understood" in f.why for f in ties.frozen)
+
+
+def pooled(m, x):
+    return m.a(x).mean((2, 3))
+
+
+APART = {
+    "two by index": lambda m, x: pooled(m, x)[:, 0] - 2 * pooled(m, x)[:, 1],
+    "a slice of one": lambda m, x: (
+        pooled(m, x)[:, 0:1] * m.b(m.a(x)).flatten(1) + pooled(m, x)[:, 1:2]
+    ),
+    "unbound": lambda m, x: sum(k * h for k, h in enumerate(pooled(m, x).unbind(1))),
+    "split into ones": lambda m, x: torch.cat(
+        [k * h for k, h in enumerate(pooled(m, x).split(1, 1))], 1
+    ),
+    "halves of one": lambda m, x: F.glu(m.two(pooled(m, x)), 1),
+    "shift and scale": lambda m, x: pooled(m, x) * m.table.chunk(2, 0)[0] + m.table.chunk(2, 0)[1],
+    "weights of branches": lambda m, x: m.mix[0] * m.a(x).relu() + m.mix[1] * m.a(x),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_positions_that_are_taken_one_by_one_are_not_interchangeable(case):
+    model = Net(APART[case], a=A(), b=B(), two=nn.Linear(8, 2))
+    model.table, model.mix = nn.Parameter(torch.randn(2, 8)), nn.Parameter(torch.randn(2))
+    model = with_random_values(model).double()
+    inputs = IMAGE.double()
+    before = output_of(model, inputs)
+
+    for channels in channel_ties(model, inputs).sets:
+        order = torch.arange(channels.size).flip(0)
+        permute_channels(named_tensors(model), channels, order)
+
+    assert relative_change(before, output_of(model, inputs)) < 1e-12

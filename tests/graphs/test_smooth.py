@@ -9,7 +9,7 @@ from ties_helpers import gpt2, image, output_of, relative_change, tokens, with_r
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from ghn.errors import MissingExtraError, UnsupportedModelError
+from ghn.errors import ConfigError, MissingExtraError, UnsupportedModelError
 from ghn.graphs import channel_ties, smooth_channels
 from ghn.graphs.smooth import _shortest_path, channel_distances, path_length
 from ghn.graphs.ties import named_tensors
@@ -152,3 +152,19 @@ def test_more_time_changes_nothing_for_few_channels_and_a_path_begins_with_the_l
     assert torch.equal(paths[0], paths[1])
     assert torch.equal(paths[0], paths[2])
     assert paths[0][0] < paths[0][-1]
+
+
+def test_channels_that_are_all_alike_stay():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+
+    found = smooth_channels(model, torch.randn(2, 4))
+
+    assert set(found.after.values()) == {0.0}
+
+
+@pytest.mark.parametrize("effort", [0.0, -1.0, float("nan")])
+def test_an_effort_is_above_zero(effort):
+    with pytest.raises(ConfigError, match="effort"):
+        smooth_channels(small_net(), effort=effort)

@@ -154,3 +154,41 @@ def test_index_maps_cover_each_position_of_an_axis_at_most_once(resnet):
         for axis in channels.axes:
             assert axis.index.shape[0] == channels.size
             assert len(np.unique(axis.index)) == axis.index.size
+
+
+def test_tensors_that_share_memory_are_refused_and_nothing_moves():
+    def expanded(model):
+        model[1].weight = nn.Parameter(torch.randn(1, 1).expand(6, 6))
+
+    def shared(model):
+        model[1].weight = nn.Parameter(model[0].weight.data)
+
+    def meta(model):
+        model.to("meta")
+
+    for change, words in ((expanded, "expanded"), (shared, "share memory"), (meta, "meta")):
+        model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+        change(model)
+        before = copy.deepcopy(model.state_dict())
+
+        with pytest.raises(UnsupportedModelError, match=words):
+            shuffle_channels(model, torch.randn(2, 6), seed=0)
+
+        if change is not meta:
+            assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_parameters_side_by_side_in_one_memory_may_move():
+    flat = torch.randn(6 * 6 + 6 * 6)
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+    model[0].weight = nn.Parameter(flat[:36].view(6, 6))
+    model[1].weight = nn.Parameter(flat[36:].view(6, 6))
+
+    check_shuffle(model, torch.randn(2, 6))
+
+
+def test_a_model_of_complex_weights_has_nothing_to_permute():
+    model = nn.Linear(4, 4, dtype=torch.complex64)
+
+    with pytest.raises(UnsupportedModelError, match="no channels that may be permuted"):
+        shuffle_channels(model, torch.randn(2, 4, dtype=torch.complex64))

@@ -97,6 +97,8 @@ def find_channels(run: Propagation, leaves: Iterable[Layout]) -> Channels:
     """
     labels = run.labels
     arrays = [_occurrences(labels, array) for array in _arrays(run, leaves)]
+    if not arrays:  # nothing has an axis that could move
+        return Channels(labels, np.full(labels.count, NONE))
     signature = np.zeros(labels.count, np.uint64)
     for number, found in enumerate(arrays):
         np.add.at(signature, found.atom, _mixed(found.context, number + 1))
@@ -121,6 +123,7 @@ def _arrays(run: Propagation, leaves: Iterable[Layout]) -> Iterator[Array]:
         if id(block.labels) not in seen:
             seen.add(id(block.labels))
             yield block.labels.ravel()
+    yield from run.ops.alone
 
 
 def _occurrences(labels: Labels, vector: Array) -> Occurrences:

@@ -27,10 +27,14 @@ class Layouts:
 
     Args:
         labels: The labels that they are made of.
+
+    Attributes:
+        alone: Labels of positions that were taken by themselves out of an axis of several.
     """
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
+        self.alone: list[Array] = []
 
     def still(self, shape: Iterable[int], why: str) -> Layout:
         """Return the layout of a tensor that must not move at all."""
@@ -73,6 +77,17 @@ class Layouts:
             rest = column.reshape(rest.shape[1:])
         vectors.append(rest)
         return tuple(Block((d,), v) for d, v in zip(block.dims, vectors, strict=True))
+
+    def take(self, layout: Layout, dim: int, positions: Array) -> Layout:
+        """Return the layout of some positions along an axis; see `Layout.take`.
+
+        One position by itself has no axis any more that its label could be seen on, but may be used
+        in another way than its neighbours: it is noted down.
+        """
+        block = layout.of(dim)
+        if block is not None and len(block.dims) == 1 and len(positions) == 1:
+            self.alone.append(block.labels[positions])
+        return layout.take(dim, positions)
 
     def vector(self, layout: Layout, dim: int) -> Array:
         """Return the labels of one axis `[n]`; of a still one they are fixed."""

@@ -81,13 +81,13 @@ def _slice(ops: Layouts, step: Step) -> Layout:
     layout, dim = step.args[0], step.args[0].axis(step.get(1, "dim", 0))
     positions = np.arange(layout.shape[dim])
     bounds = slice(step.get(2, "start"), step.get(3, "end"), step.get(4, "step", 1))
-    return layout.take(dim, positions[bounds])
+    return ops.take(layout, dim, positions[bounds])
 
 
 @rule("select select_copy")
 def _select(ops: Layouts, step: Step) -> Layout:
     layout, dim, index = step.args[0], step.args[0].axis(step.args[1]), step.args[2]
-    return ops.drop(layout.take(dim, np.arange(layout.shape[dim])[[index]]), (dim,))
+    return ops.drop(ops.take(layout, dim, np.arange(layout.shape[dim])[[index]]), (dim,))
 
 
 @rule("split split_with_sizes unsafe_split unsafe_chunk split_copy unbind unbind_copy")
@@ -98,7 +98,7 @@ def _split(ops: Layouts, step: Step) -> list[Layout]:
     parts, start = [], 0
     for shape in step.shapes:
         size = 1 if at == 1 else shape[dim]
-        part = layout.take(dim, np.arange(start, start + size))
+        part = ops.take(layout, dim, np.arange(start, start + size))
         parts.append(ops.drop(part, (dim,)) if at == 1 else part)
         start += size
     return parts
@@ -125,7 +125,7 @@ def _pad(ops: Layouts, step: Step) -> Layout:
         dim = len(layout.shape) - 1 - k
         before, after = widths[2 * k], widths[2 * k + 1]
         inner = np.arange(max(-before, 0), layout.shape[dim] + min(after, 0))
-        layout = layout.take(dim, inner)
+        layout = ops.take(layout, dim, inner)
         vector = None
         if layout.of(dim) is not None:
             sides = [ops.labels.fresh(max(n, 0)) for n in (before, after)]
@@ -170,7 +170,7 @@ def _glu(ops: Layouts, step: Step) -> Layout:
     layout = step.args[0]
     dim = layout.axis(step.get(1, "dim", -1))
     half = layout.shape[dim] // 2
-    parts = [layout.take(dim, np.arange(half) + k * half) for k in range(2)]
+    parts = [ops.take(layout, dim, np.arange(half) + k * half) for k in range(2)]
     return ops.meet(parts, step.shapes[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from ghn.config import Config
@@ -75,17 +76,32 @@ class FamilyConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_sizes()
         if self.base not in BASES:
             raise ConfigError(f"base must be one of {', '.join(BASES)}, got {self.base!r}")
-        if not 0 < self.low <= self.high <= 1 or self.widths < 1:
-            raise ConfigError(f"0 < low <= high <= 1 and a width are needed, got {self}")
-        if min(self.steps, self.warm, self.reach) < 0 or not min(self.rate, self.base_rate) > 0:
-            raise ConfigError(f"steps and reach must not be negative, rates be above 0: {self}")
         if not self.reach and self.base == "none":
             raise ConfigError("without a field (reach=0) weights come from a base, got base='none'")
         weights = (self.task, self.distillation, self.reconstruction, self.magnitude, self.decay)
-        if min(*weights, self.clip) < 0 or not 0 <= self.ema < 1 or not self.temperature > 0:
-            raise ConfigError(f"weights must not be negative, ema lie in [0, 1): {self}")
+        numbers = (*weights, self.clip, self.reach, self.noise)
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ConfigError(
+                f"weights, clip, reach and noise must be finite and not negative, got {self}"
+            )
+        if not all(0 < rate < math.inf for rate in (self.rate, self.base_rate)):
+            raise ConfigError(f"rates must be above 0 and finite, got {self}")
+        if not 0 <= self.ema < 1 or not self.temperature > 0:
+            raise ConfigError(f"ema must lie in [0, 1), temperature be above 0, got {self}")
+
+    def _check_sizes(self) -> None:
+        if not 0 < self.low <= self.high <= 1 or self.widths < 1:
+            raise ConfigError(f"0 < low <= high <= 1 and a width are needed, got {self}")
+        if self.decoder.dim <= SIZE or (self.decoder.dim - SIZE) % 2:
+            raise ConfigError(
+                f"decoder.dim must be even and above {SIZE}, which are those of the sizes' vector, "
+                f"got {self.decoder.dim}"
+            )
+        if min(self.steps, self.warm, self.calibration) < 0:
+            raise ConfigError(f"steps, warm and calibration must not be negative, got {self}")
         for name, pair in self.depths.items():
             if not _is_range(pair):
                 raise ConfigError(

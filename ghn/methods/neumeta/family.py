@@ -62,7 +62,7 @@ class Family:
 
     Raises:
         UnsupportedModelError: If no channels can be resized whose weights are all generated, or
-            these are in half precision.
+            these are in half precision or not finite.
         ConfigError: If `depths` of the settings are more than a run of blocks can have.
         UnknownNameError: If they name no run.
 
@@ -89,7 +89,7 @@ class Family:
         graph = trace(self.model, example_inputs)
         self._tensors = named_tensors(self.model)
         self.generated, whole = chosen_parameters(self.model, graph, generate, example_inputs)
-        _refuse_half(self._tensors, self.generated)
+        _check_weights(self._tensors, self.generated)
         if whole and self.config.reach:
             warnings.warn(
                 "a field that emits the whole network is experimental: the method is known to work "
@@ -276,15 +276,17 @@ class Family:
         return sum(p.numel() for p in {*self.trained(), *self.base.values()})
 
 
-def _refuse_half(tensors: Mapping[str, Tensor], generated: list[str]) -> None:
-    """Raise an error for weights that would not notice small steps of training."""
-    half = {n: tensors[n].dtype for n in generated if tensors[n].dtype not in FULL_PRECISION}
-    if half:
-        name, kind = next(iter(half.items()))
-        raise UnsupportedModelError(
-            f"a family needs weights in float32 or float64, got {name} in {kind}; convert the "
-            "network and its inputs: Family(model.float()). What is sampled can be converted back"
-        )
+def _check_weights(tensors: Mapping[str, Tensor], generated: list[str]) -> None:
+    """Raise an error for weights that are not finite, or would not notice small steps."""
+    for name in generated:
+        if tensors[name].dtype not in FULL_PRECISION:
+            raise UnsupportedModelError(
+                f"a family needs weights in float32 or float64, got {name} in {tensors[name].dtype}"
+                "; convert the network and its inputs: Family(model.float()). What is sampled can "
+                "be converted back"
+            )
+        if not tensors[name].isfinite().all():
+            raise UnsupportedModelError(f"a family needs finite weights; those of {name} are not")
 
 
 def _facts(tensor: Tensor) -> tuple[float, float]:

@@ -39,6 +39,8 @@ __all__ = [
     "reconstruction",
 ]
 
+CONSTANT = 1e-6  # variance over mean square, below which a tensor is constant
+
 Loss = Callable[[Any, Any], Tensor]
 Divergence = Callable[[Any, Any, float], Tensor]
 """Of outputs, those of the full network, and a temperature."""
@@ -183,6 +185,8 @@ def task_loss(
 def reconstruction(family: Family, structure: Structure, weighted: bool = True) -> Tensor:
     """Return the distance from the full network's resampled weights, as a share of their variance.
 
+    Of a tensor that is constant, as a share of its mean square.
+
     Args:
         family: What emits.
         structure: The size at which to compare.
@@ -199,8 +203,18 @@ def reconstruction(family: Family, structure: Structure, weighted: bool = True) 
         if weighted:
             size = target.abs()
             apart = apart * size / size.mean().clamp_min(1e-12)
-        total = total + apart.mean() / target.var(unbiased=False).clamp_min(1e-12)
+        total = total + apart.mean() / _spread(target)
     return total / len(emitted)
+
+
+def _spread(target: Tensor) -> Tensor:
+    """Return a tensor's variance; of one that is constant its mean square, or 1 if it is zero.
+
+    A norm that was never trained has gains of 1 and shifts of 0.
+    """
+    variance, square = target.var(unbiased=False), target.square().mean()
+    sized = torch.where(square > 0, square, 1.0)
+    return torch.where(variance > CONSTANT * sized, variance, sized)
 
 
 def random_sizes(family: Family) -> Iterator[dict[str, int]]:

@@ -225,13 +225,17 @@ def widths_of(
     named = wanted if isinstance(wanted, Mapping) else dict.fromkeys(groups, wanted)
     found = {name: group.full for name, group in groups.items()}
     rounded, outside = [], []
-    for key, width in named.items():
+    # What is named exactly counts for more than what a pattern takes in.
+    for key, width in sorted(named.items(), key=lambda item: item[0] in groups):
         for name in _matching(groups, key):
             group = groups[name]
             exact = _channels(name, group, width)
             found[name] = group.nearest(exact)
-            if isinstance(width, int) and found[name] != width:
-                rounded.append(f"{name}: {width} is no multiple of {group.unit}, {found[name]} is")
+            if abs(found[name] - exact) >= (1 if isinstance(width, float) else 0.5):
+                rounded.append(
+                    f"{name}: {exact:g} of {group.full} is no multiple of {group.unit}, "
+                    f"{found[name]} is"
+                )
             share = found[name] / group.full
             least, most = group.nearest(low * group.full), group.nearest(high * group.full)
             if not least <= found[name] <= most:
@@ -250,6 +254,8 @@ def _some(texts: Sequence[str]) -> str:
 
 
 def _matching(groups: Mapping[str, Group], key: str) -> list[str]:
+    if not isinstance(key, str):
+        raise ConfigError(f"widths are for names of groups or modules, got {key!r}")
     names = [n for n in groups if n == key or n.startswith(f"{key}.")]
     names = names or [n for n in groups if fnmatch.fnmatchcase(n, key)]
     if not names:

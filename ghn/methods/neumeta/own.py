@@ -13,7 +13,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from ghn.data import ImageData, load_images, normalize
-from ghn.errors import CheckpointError, ConfigError
+from ghn.errors import CheckpointError, ConfigError, UnsupportedModelError
 from ghn.io import tensor_digest
 from ghn.methods.neumeta.benchmarks import Benchmark, adamw, classes_of
 from ghn.methods.neumeta.family import ExperimentalWarning, Family
@@ -127,6 +127,9 @@ def _load(network: nn.Module, model: str, weights: str) -> None:
 def _check_outputs(network: nn.Module, model: str, images: ImageData) -> None:
     """Raise an error if a network does not give a score for each class of images."""
     side = images.images.shape[-1]
+    kinds = {p.dtype for p in network.parameters()}
+    if kinds - {torch.float32}:
+        raise UnsupportedModelError(f"{model} must have parameters in float32, got {kinds}")
     try:
         outputs = network.eval()(normalize(images.images[:2]))
     except Exception as error:

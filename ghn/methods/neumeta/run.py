@@ -124,7 +124,8 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
     benchmark = _benchmark(config)
     device = choose_device(config.device)
     for arm in config.arms:
-        ARMS[arm]  # unknown names are told before anything runs
+        ARMS[arm]  # unknown names are told before anything runs, as are wrong settings
+    FamilyConfig.from_dict(_settings(config, benchmark, config.seeds[0]))
     folder = Path(config.out) / config.name
     done = _read(folder / "rows.jsonl")
     total = len(config.seeds) * (len(config.arms) + 1)
@@ -230,9 +231,9 @@ def _read(path: Path) -> dict[tuple[str, int, str, float], Row]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             settings, values = json.loads(line)
-        except ValueError:
+            row = Row(**values)
+        except (ValueError, TypeError):
             continue
-        row = Row(**values)
         found[row.arm, row.seed, settings, row.width] = row
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ghn.errors import GHNError, UnsupportedModelError
 from ghn.graphs import ParamGraph, Resizer, trace
 from ghn.graphs.resample import AxisMap, Resampling
 from ghn.graphs.ties import named_tensors
@@ -98,6 +99,12 @@ class Structures:
         widths = self._set_widths(resizer, source, sizes)
         model = resizer.resize(widths)
         graph = trace(model, self._inputs)
+        idle = [name for name in graph.untouched if source[name] in self._generated]
+        if idle:
+            raise UnsupportedModelError(
+                f"the forward pass of {type(model).__name__} does not run blocks that are added to "
+                f"it, such as {idle[0].rpartition('.')[0]}: its code counts its blocks by itself"
+            )
         shapes = {name: tuple(t.shape) for name, t in named_tensors(resizer.model).items()}
         positions = resizer.positions(widths)
         resampling = Resampling(resizer.ties.sets, widths, shapes, positions)
@@ -128,7 +135,12 @@ class Structures:
         key = self._key(depths)
         if key not in self._resizers:
             model, source = with_depths(self.model, self.runs, depths)
-            self._resizers[key] = Resizer(model, self._inputs), source
+            try:
+                self._resizers[key] = Resizer(model, self._inputs), source
+            except GHNError as error:
+                raise UnsupportedModelError(
+                    f"{type(model).__name__} does not run with {depths} blocks: {error}"
+                ) from error
         return self._resizers[key]
 
     def _set_widths(

@@ -7,8 +7,10 @@ import pytest
 import timm
 import torch
 from neumeta_helpers import GENERATE, batches, inputs, settings, tail
-from ties_helpers import relative_change
+from ties_helpers import relative_change, with_random_values
+from torch import nn
 
+from ghn.decoders import ImplicitDecoderConfig
 from ghn.errors import (
     CheckpointError,
     ConfigError,
@@ -370,3 +372,65 @@ def test_a_field_of_the_whole_network_is_said_to_be_experimental_and_one_of_bloc
         Family.load(tmp_path / "family.safetensors", tail(), example_inputs=inputs(1))
         Family(tail(), settings(), example_inputs=inputs(1))
         Family(tail(), settings(reach=0.0), generate="*", example_inputs=inputs(1))
+
+
+class Counts(nn.Module):
+    """A network whose code counts its blocks by itself."""
+
+    def __init__(self):
+        super().__init__()
+        whole = tail()
+        self.blocks, self.head, self.number = nn.ModuleList(whole.blocks), whole.head, 2
+
+    def forward(self, x):
+        for i in range(self.number):
+            x = self.blocks[i](x)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_blocks_that_the_networks_code_would_not_run_are_refused(depth):
+    made = family(with_random_values(Counts()), base="frozen", reach=0.0)
+
+    with pytest.raises(UnsupportedModelError, match="blocks"):
+        made.sample(1.0, {"blocks": depth})
+
+
+def test_a_norm_that_was_never_trained_has_a_distance_of_its_own_size():
+    model = tail()
+    for block in model.blocks:
+        nn.init.ones_(block.norm1.weight)
+        nn.init.zeros_(block.norm1.bias)
+    made = family(model, base="frozen")
+
+    found = made.fit(batches())
+
+    assert found.distance < 1.0
+    zero = reconstruction(family(model, base="frozen", reach=0.0), made.structures.at(made.sizes()))
+    assert zero == 0.0
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = tail()
+    model.blocks[0].conv1.weight.data[0, 0, 0, 0] = float("nan")
+
+    with pytest.raises(UnsupportedModelError, match=r"blocks\.0\.conv1\.weight"):
+        family(model)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"calibration": -1},
+        {"noise": -1.0},
+        {"noise": float("nan")},
+        {"reach": float("inf")},
+        {"clip": float("nan")},
+        {"rate": float("inf")},
+        {"decoder": ImplicitDecoderConfig(dim=16)},
+        {"decoder": ImplicitDecoderConfig(dim=25)},
+    ],
+)
+def test_settings_that_no_family_can_have_are_refused(settings):
+    with pytest.raises(ConfigError):
+        FamilyConfig(**settings)

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import timm
 import torch
@@ -24,7 +26,7 @@ def test_a_share_a_number_a_module_and_a_glob_say_how_wide_groups_are():
 
 
 def test_a_number_that_heads_cannot_have_becomes_the_nearest_that_they_can_and_is_said():
-    with pytest.warns(SizeWarning, match="40 is no multiple of 32, 32 is"):
+    with pytest.warns(SizeWarning, match="40 of 96 is no multiple of 32, 32 is"):
         found = widths_of(GROUPS, {"attn": 40})
 
     assert found["attn"] == 32
@@ -132,3 +134,24 @@ def test_a_network_whose_only_channels_are_such_heads_is_refused_in_words():
 
     with pytest.raises(UnsupportedModelError, match="code lets change"):
         Family(Attention().eval(), settings(), generate="*", example_inputs=torch.empty(1, 5, 12))
+
+
+def test_a_share_that_heads_cannot_have_is_said_and_one_that_is_only_rounded_is_not():
+    groups = {
+        "attention": Group("attention", 12, 4, ("a",)),
+        "hidden": Group("hidden", 9, 1, ("h",)),
+    }
+
+    with pytest.warns(SizeWarning, match="attention: 6 of 12 is no multiple of 4, 8 is"):
+        assert widths_of(groups, 0.5) == {"attention": 8, "hidden": 4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert widths_of(groups, {"hidden": 0.5}) == {"attention": 12, "hidden": 4}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_exact_name_counts_for_more_than_a_pattern(order):
+    groups = {name: Group(name, 12, 1, (name,)) for name in ("0", "1")}
+    wanted = dict([("0", 3), ("*", 0.5)][::order])
+
+    assert widths_of(groups, wanted) == {"0": 3, "1": 6}
