@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghn.errors import InputError, PredictionError
+from ghn.errors import GHNError, InputError, PredictionError
 from ghn.methods.neumeta.descend import READ
 
 __all__ = ["Batches"]
@@ -50,7 +50,9 @@ class Batches:
             raise InputError("a family needs at least one batch (inputs, labels), got none")
         if not all(map(_is_finite, first)):
             raise InputError(f"the first batches hold {NOT_FINITE}")
-        self._example = first[0][0]
+        if not all(map(len, first[0])):
+            raise InputError("the first batch has no examples; leave out empty batches")
+        self._example = first[0]
         self.kept = _joined([inputs for inputs, _ in first])[:keep] if keep else None
         self._stream = _endless(itertools.chain(first, once), batches)
 
@@ -60,27 +62,42 @@ class Batches:
         return pair
 
     @torch.no_grad()
-    def try_on(self, model: nn.Module) -> None:
-        """Run a model on the inputs of the first batch.
+    def try_on(self, model: nn.Module, score: Callable[[Any, Tensor], Tensor]) -> None:
+        """Run a model and score its outputs on the first batch.
+
+        Args:
+            model: Takes the inputs.
+            score: A number, of outputs and labels.
 
         Raises:
-            InputError: If it does not take them.
+            InputError: If the model does not take the inputs, or the score is no number.
         """
+        inputs, labels = self._example
+        shape, kind = tuple(inputs.shape), inputs.dtype
         try:
-            model(self._example)
+            outputs = model(inputs)
         except Exception as error:
-            shape, kind = tuple(self._example.shape), self._example.dtype
             raise InputError(
                 f"{type(model).__name__} does not take the inputs of the first batch, of shape "
                 f"{shape} and {kind}: {error}"
             ) from error
+        said = f"labels of shape {tuple(labels.shape)} and {labels.dtype}"
+        try:
+            value = score(outputs, labels)
+        except Exception as error:
+            raise InputError(
+                f"there is no loss or divergence of what {type(model).__name__} makes of the first "
+                f"batch and of {said}: {error}. Others can be given: fit(loss=, divergence=)"
+            ) from error
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise InputError(f"a loss must be one number, got {value!r} with {said}")
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Where training diverges, look for the reason in the latest batches.
+        """Where training fails or diverges, look for the reason in the latest batches.
 
         Raises:
-            InputError: If they are not finite.
+            InputError: If they are not finite, or unlike the first one.
         """
         try:
             yield
@@ -88,6 +105,13 @@ class Batches:
             if all(map(_is_finite, self._recent)):
                 raise
             raise InputError(f"the loss is not finite, since a batch holds {NOT_FINITE}") from error
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, GHNError) or not self._recent:
+                raise
+            shapes = [tuple(t.shape) for t in self._recent[-1]]
+            raise InputError(
+                f"training failed on a batch of inputs {shapes[0]} and labels {shapes[1]}: {error}"
+            ) from error
 
     def _pair(self, batch: Any) -> Pair:
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:

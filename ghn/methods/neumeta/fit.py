@@ -92,16 +92,21 @@ def fit(
 
     Raises:
         InputError: If there is no batch or not enough of them, one is no pair of tensors, the full
-            network does not take the inputs, or data are not finite.
+            network does not take the inputs or the loss its outputs, or data are not finite.
         PredictionError: If the loss is not finite.
 
     On any error the family is as it was.
     """
+
+    def score(outputs: Any, labels: Tensor) -> Tensor:
+        apart = divergence(outputs, outputs, family.config.temperature)
+        return loss(outputs, labels) + family.config.distillation * apart
+
     before = [p.detach().clone() for p in family.trained()]
     with preserve_global_state():
         torch.default_generator.manual_seed(family.config.seed)
         stream = Batches(batches, family.device, family.config.calibration)
-        stream.try_on(family.model)
+        stream.try_on(family.model, score)
         family.ghn.train()
         try:
             with stream.explaining():

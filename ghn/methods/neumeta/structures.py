@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ghn.errors import GHNError, UnsupportedModelError
+from ghn.errors import ConfigError, GHNError, ShapeError, UnsupportedModelError
 from ghn.graphs import ParamGraph, Resizer, trace
 from ghn.graphs.resample import AxisMap, Resampling
 from ghn.graphs.ties import named_tensors
@@ -97,7 +97,12 @@ class Structures:
     def _make(self, sizes: dict[str, int]) -> Structure:
         resizer, source = self._resizer({n: sizes[_depth_name(n)] for n in self.runs})
         widths = self._set_widths(resizer, source, sizes)
-        model = resizer.resize(widths)
+        try:
+            model = resizer.resize(widths)
+        except ShapeError as error:
+            raise ConfigError(
+                f"{type(self.model).__name__} cannot have the widths {sizes}: {error}"
+            ) from error
         graph = trace(model, self._inputs)
         idle = [name for name in graph.untouched if source[name] in self._generated]
         if idle:

@@ -189,6 +189,15 @@ REFUSED = {
     "no batch": ([], {}),
     "inputs of another shape": ([(torch.randn(8, 3, 4, 4), torch.arange(8) % 4)], {}),
     "too short an iterator": (iter(batches(2)), {}),
+    "labels that are no classes": ([(inputs(), torch.full((8,), 4))], {}),
+    "labels of another kind": ([(inputs(), torch.rand(8))], {}),
+    "fewer labels than inputs": ([(inputs(), torch.arange(7) % 4)], {}),
+    "a loss of many numbers": (batches(), {"loss": lambda outputs, labels: outputs.sum(1)}),
+    "an empty batch": ([(inputs()[:0], torch.arange(0))], {}),
+    "later inputs of another shape": (
+        [*batches(2), (torch.randn(8, 3, 4, 4), torch.arange(8) % 4)],
+        {},
+    ),
 }
 
 
