@@ -10,7 +10,7 @@ from ties_helpers import with_random_values
 
 from ghn.data import load_images, normalize
 from ghn.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
-from ghn.methods.neumeta import Family
+from ghn.methods.neumeta import Family, arms
 from ghn.methods.neumeta import run as module
 from ghn.methods.neumeta.benchmarks import BENCHMARKS
 from ghn.methods.neumeta.run import RunConfig, run
@@ -20,6 +20,12 @@ from ghn.zoo import resolve_model
 
 TINY = {"decoder": {"hidden": 8, "layers": 1, "rank": 4, "bands": 3}, "widths": 2}
 RECORD = {"command": "ghn run neumeta", "machine": {}, "versions": {}}
+
+
+@pytest.fixture(autouse=True)
+def _quick_search(monkeypatch):
+    """Two blocks of few channels need no second for each order."""
+    monkeypatch.setattr(arms, "EFFORT", 0.1)
 
 
 def config(out, **changes):

@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import jaccard_score
 from torch import nn
 
+from ghn.methods.neumeta import arms
 from ghn.methods.neumeta import run as module
 from ghn.methods.neumeta.benchmarks import BENCHMARKS, _mirror
 from ghn.methods.neumeta.features import Examples, Features
@@ -29,6 +30,12 @@ NETWORKS = {
     "camvid": lambda: UNet((8, 12, 16), 2, 11),
     "mnist-vae": lambda: VAE(16, 8, 4),
 }
+
+
+@pytest.fixture(autouse=True)
+def _quick_search(monkeypatch):
+    """Two blocks of few channels need no second for each order."""
+    monkeypatch.setattr(arms, "EFFORT", 0.1)
 
 
 def random(*shape, high=None, seed=0):
