@@ -53,7 +53,7 @@ class ModuleSizes:
             for old, new in itertools.chain(read, written):
                 for m, n in zip(old, new, strict=True):
                     handled.setdefault(step.call.scope, {}).setdefault(m, set()).add(n)
-            for attribute, value in _layer_numbers(step, results, kept).items():
+            for attribute, value in _layer_numbers(module, step, results, kept).items():
                 if hasattr(module, attribute):
                     setattr(module, attribute, value)
                     known.add((id(module), attribute))
@@ -96,7 +96,9 @@ def _numbers(module: nn.Module, sizes: dict[int, set[int]]) -> Iterator[Number]:
                 yield Number(type(module), attribute, None if single else place, item, options)
 
 
-def _layer_numbers(step: Step, results: list[Shape], kept: Kept) -> dict[str, Any]:
+def _layer_numbers(
+    module: nn.Module, step: Step, results: list[Shape], kept: Kept
+) -> dict[str, Any]:
     """Return what the layer that makes a call would call its sizes."""
     shapes = [kept.shape(a) if isinstance(a, Layout) else a for a in step.args]
     match step.name:
@@ -113,7 +115,9 @@ def _layer_numbers(step: Step, results: list[Shape], kept: Kept) -> dict[str, An
             rows = kept.rows(step.args[0], 1, step.args[6])
             return {"num_channels": shapes[0][1], "num_groups": rows}
     if "batch_norm" in step.name:
-        return {"num_features": shapes[0][1]}
+        # Instance norms run as batch norms of all images' channels, side by side.
+        before, after = step.args[0].shape[1], shapes[0][1]
+        return {"num_features": getattr(module, "num_features", before) * after // before}
     return {}
 
 

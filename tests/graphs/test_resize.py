@@ -138,3 +138,15 @@ class Stubborn(nn.Module):
 def test_a_module_that_hides_its_sizes_is_an_error():
     with pytest.raises(UnsupportedModelError, match="cannot be resized"):
         resize_channels(Stubborn(), {"first.weight[0]": 5}, torch.empty(1, 3))
+
+
+@pytest.mark.parametrize(("affine", "tracked"), [(False, False), (True, False), (True, True)])
+def test_instance_norms_know_their_new_number_of_channels(affine, tracked):
+    norm = nn.InstanceNorm2d(12, affine=affine, track_running_stats=tracked)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), norm, nn.ReLU(), nn.Conv2d(12, 4, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+
+    made = resize_channels(model, {"0.weight[0]": 6}, x)
+
+    assert made[1].num_features == 6
+    assert made(x).shape == (2, 4, 6, 6)
