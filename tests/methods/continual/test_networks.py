@@ -7,13 +7,14 @@ import copy
 
 import pytest
 import torch
-from continual_helpers import CLASSES, LEARNERS, SIZE, toy_learner, toy_model, toy_task
+from continual_helpers import CLASSES, SIZE, toy_learner, toy_model, toy_task
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ghn.errors import ConfigError, InputError, UnsupportedModelError
 from ghn.methods.continual import ContinualConfig, ContinualLearner, FineTuning
 
+KINDS = ("recurrent", "ewc", "separate")  # a hypernetwork, shared parameters, none
 X = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(3))
 
 
@@ -61,7 +62,7 @@ class Root(nn.Module):
         return self.head(self.layer(x).abs().sqrt())
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_module_at_two_places_is_left_as_it_was_and_exported(name):
     model = Twice()
     before = copy.deepcopy(model.state_dict())
@@ -77,7 +78,7 @@ def test_a_module_at_two_places_is_left_as_it_was_and_exported(name):
         assert learner.buffers_of("b")["first.1.num_batches_tracked"] == 2 * 3
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_what_is_not_generated_gets_no_gradients(name):
     model = toy_model()
     whole = toy_learner(name, steps=2)
@@ -131,7 +132,7 @@ def test_fisher_information_of_a_network_that_reads_values_is_taken_one_by_one(n
     assert list(learner.tasks) == ["a", "b"]
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_weights_that_the_last_step_breaks_are_not_taken_over(name):
     learner = toy_learner(name, Root(), steps=1)
     before = learner.state()[0]
@@ -146,7 +147,7 @@ def test_weights_that_the_last_step_breaks_are_not_taken_over(name):
     assert not learner.tasks
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_task_needs_a_name(name):
     learner = toy_learner(name, steps=1)
 
