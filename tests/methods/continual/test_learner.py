@@ -61,7 +61,7 @@ def test_what_is_emitted_for_earlier_tasks_drifts_less_the_larger_beta():
 
 
 def test_right_after_a_task_its_network_is_the_anchors_target():
-    learner = learned("recurrent", count=2)
+    learner = learned("recurrent", count=2, steps=10)
 
     assert learner.anchor.penalty().item() == 0.0
     emitted = learner.parameters_of("task 1")
@@ -101,7 +101,7 @@ def test_a_task_belongs_to_its_embedding():
 
 
 def test_an_embedding_of_an_earlier_task_is_not_touched():
-    learner = learned("recurrent", count=1)
+    learner = learned("recurrent", count=1, steps=10)
     before = learner.ghn.condition.rows[0].clone()
 
     learner.learn("task 1", toy_task(1))

@@ -209,7 +209,9 @@ def test_unknown_tasks_and_taken_names_are_refused(name):
 
 
 @pytest.mark.parametrize("name", [n for n in LEARNERS if n != "joint"])
-def test_no_data_are_kept_after_a_task(name, tmp_path):
+def test_no_data_are_kept_after_a_task(name, tmp_path, request):
+    gc.freeze()  # what other tests have made is not looked through
+    request.addfinalizer(gc.unfreeze)
     sizes = {}
     for count in (48, 480):
         learner = toy_learner(name, steps=4)
