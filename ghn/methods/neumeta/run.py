@@ -21,7 +21,7 @@ from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.io import append_line, atomic_path
 from ghn.methods.neumeta.arms import ARMS, Setting
-from ghn.methods.neumeta.benchmarks import BENCHMARKS, SPLITS, Benchmark
+from ghn.methods.neumeta.benchmarks import BENCHMARKS, SPLITS, Benchmark, classes_of
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.groups import SizeWarning
@@ -160,7 +160,9 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
 
 def data_of(config: RunConfig) -> dict[str, str]:
     """Return the name and the digest of the data of a run, for its record."""
-    benchmark = _benchmark(config)
+    if config.model:  # no network is built again for this
+        return {config.data: classes_of(config.data, config.side)("test").hash}
+    benchmark = BENCHMARKS[config.benchmark]
     return {benchmark.data: benchmark.read("test").hash}
 
 
