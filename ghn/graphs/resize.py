@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ghn.errors import ConfigError, UnsupportedModelError
 from ghn.graphs.channels.kept import Kept, side_by_side
 from ghn.graphs.channels.rules import Step
+from ghn.graphs.graph import ParamGraph
 from ghn.graphs.isolate import unwrap
 from ghn.graphs.module_sizes import ModuleSizes
 from ghn.graphs.record import Call
@@ -79,6 +80,11 @@ class Resizer:
     def ties(self) -> ChannelTies:
         """The model's sets of channels."""
         return self._followed.ties
+
+    @property
+    def graph(self) -> ParamGraph:
+        """The model's graph."""
+        return self._followed.graph
 
     @functools.cached_property
     def same_width(self) -> list[tuple[str, ...]]:

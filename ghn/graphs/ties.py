@@ -27,6 +27,7 @@ from ghn.graphs.channels.extract import Channels, find_channels
 from ghn.graphs.channels.labels import Array
 from ghn.graphs.channels.layout import Layout
 from ghn.graphs.channels.propagate import Propagation
+from ghn.graphs.graph import ParamGraph
 from ghn.graphs.inputs import ExampleInputs
 from ghn.graphs.isolate import unwrap
 from ghn.graphs.trace import parameter_names, recorded, trace_with_inputs
@@ -120,6 +121,7 @@ class Followed:
         layouts: Layouts of parameters and buffers by name.
         atoms: For each set, by name, its atoms in the order of its channels.
         ties: The same for users.
+        graph: The model's graph.
         inputs: What the forward pass was given.
         device: Where it ran.
     """
@@ -128,6 +130,7 @@ class Followed:
     layouts: dict[str, Layout]
     atoms: dict[str, Array]
     ties: ChannelTies
+    graph: ParamGraph
     inputs: ExampleInputs
     device: torch.device
 
@@ -172,7 +175,7 @@ def follow(model: nn.Module, example_inputs: Any = None) -> Followed:
     )
     ties = ChannelTies(sets, tuple(frozen), tuple(found.graph.untouched))
     ordered = {s.name: atoms[n] for n, s in zip(numbers, sets, strict=True)}
-    return Followed(run, layouts, ordered, ties, found.inputs, found.device)
+    return Followed(run, layouts, ordered, ties, found.graph, found.inputs, found.device)
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

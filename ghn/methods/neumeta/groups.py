@@ -48,7 +48,7 @@ class Group:
     """Channels whose number may be chosen.
 
     Attributes:
-        name: The module where they begin, such as `"layer3.1.conv1"`.
+        name: The module that makes them, such as `"layer3.1.conv1"`.
         full: Their number in the full network.
         unit: Channels that come and go together, such as those of a head.
         sets: Names of the sets that change.
@@ -108,10 +108,26 @@ def _candidates(resizer: Resizer, generated: Collection[str]) -> dict[str, Group
         if not together <= {s.name for s in free}:
             continue
         taken |= together | {s.name for s in free if _overlap(s, channels)}
-        unit = min(axis.index.shape[1] for axis in channels.axes)
-        name = _unique(channels.axes[0].name.rpartition(".")[0], groups)
+        begin, unit = _begin_and_unit(channels, resizer.graph)
+        name = _unique(begin.name.rpartition(".")[0], groups)
         groups[name] = Group(name, unit * channels.size, unit, tuple(sorted(together)))
     return groups
+
+
+def _begin_and_unit(channels: ChannelSet, graph: ParamGraph) -> tuple[TiedAxis, int]:
+    """Return the axis where channels begin, and how many of it come and go together.
+
+    They begin where the first weight makes them; queries, keys and values of one projection, or a
+    channel and its gate, count as one.
+    """
+    for tied in channels.axes:
+        spec = graph.specs.get(tied.name)
+        if not spec or spec.axes[tied.axis] != "o":
+            continue
+        if spec.fan_in or "v" in spec.axes:
+            count = tied.index.shape[1]
+            return tied, count if count % spec.sections else count // spec.sections
+    return channels.axes[0], channels.axes[0].index.shape[1]
 
 
 def _resizable(resizer: Resizer, groups: dict[str, Group]) -> dict[str, Group]:

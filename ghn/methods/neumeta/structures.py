@@ -6,6 +6,7 @@ Each size is made once and kept: a training step at a size that was there before
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from ghn.graphs import ParamGraph, Resizer, trace
 from ghn.graphs.resample import AxisMap, Resampling
 from ghn.graphs.ties import named_tensors
 from ghn.methods.neumeta.depths import depths_of, find_runs, with_depths
-from ghn.methods.neumeta.groups import Widths, find_groups, widths_of
+from ghn.methods.neumeta.groups import CALLER, SizeWarning, Widths, find_groups, widths_of
 
 __all__ = ["Structure", "Structures"]
 
@@ -70,6 +71,7 @@ class Structures:
         names = {name: name for name in named_tensors(model)}
         self._resizers = {self._key(depths_of(self.runs, {})): (full, names)}
         self._made: dict[tuple[Any, ...], Structure] = {}
+        self._impossible: set[tuple[Any, ...]] = set()
 
     @property
     def full(self) -> dict[str, int]:
@@ -82,10 +84,40 @@ class Structures:
     def sizes(
         self, widths: Widths, depths: Mapping[str, int], low: float, high: float
     ) -> dict[str, int]:
-        """Return all sizes that a user's words stand for; see `widths_of` and `depths_of`."""
+        """Return all sizes that a user's words stand for; see `widths_of` and `depths_of`.
+
+        Widths that the model's own code cannot have, as where it takes channels apart by numbers of
+        its own, become the nearest that it can, with a warning.
+        """
         found = widths_of(self.groups, widths, low, high)
         blocks = depths_of(self.runs, depths)
-        return {**found, **{_depth_name(name): n for name, n in blocks.items()}}
+        sizes = {**found, **{_depth_name(name): n for name, n in blocks.items()}}
+        if self._runs_at(sizes):
+            return sizes
+        possible = {**sizes, **{name: self._nearest(name, sizes) for name in self.groups}}
+        changed = [f"{n}: {sizes[n]} becomes {w}" for n, w in possible.items() if w != sizes[n]]
+        if changed:
+            text = f"{type(self.model).__name__} cannot have these widths: {', '.join(changed)}"
+            warnings.warn(text, SizeWarning, stacklevel=CALLER - 1)
+        return possible
+
+    def _runs_at(self, sizes: Mapping[str, int]) -> bool:
+        if self._key(sizes) in self._impossible:
+            return False
+        try:
+            self.at(sizes)
+        except (ConfigError, UnsupportedModelError):
+            self._impossible.add(self._key(sizes))
+            return False
+        return True
+
+    def _nearest(self, name: str, sizes: Mapping[str, int]) -> int:
+        """Return the nearest width that a group can have while the others are full."""
+        group = self.groups[name]
+        full = {n: self.groups[n].full if n in self.groups else many for n, many in sizes.items()}
+        widths = range(group.unit, group.full + 1, group.unit)
+        near = sorted(widths, key=lambda width: abs(width - sizes[name]))
+        return next((w for w in near if self._runs_at({**full, name: w})), sizes[name])
 
     def at(self, sizes: Mapping[str, int]) -> Structure:
         """Return the structure at some sizes."""

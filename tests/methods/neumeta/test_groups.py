@@ -5,6 +5,7 @@ import timm
 import torch
 from neumeta_helpers import GENERATE, inputs, settings, tail
 from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ghn.errors import ConfigError, UnknownNameError, UnsupportedModelError
 from ghn.graphs import Resizer, trace
@@ -70,6 +71,65 @@ def test_whole_heads_of_attention_come_and_go():
     heads = groups["blocks.1.attn.qkv"]
     assert (heads.full, heads.unit) == (48, 16)
     assert groups["blocks.1.mlp.fc1"].full == 192
+
+
+def test_a_group_counts_the_channels_of_the_module_that_it_is_named_after():
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=32,
+        patch_size=2,
+        window_size=4,
+        embed_dim=48,
+        depths=(1, 1),
+        num_heads=(3, 6),
+    )
+    grouped = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 8, 3, groups=2))
+    grouped.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)])
+    settings = LlamaConfig(
+        hidden_size=48,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        vocab_size=64,
+    )
+    llama = AutoModelForCausalLM.from_config(settings)
+
+    def found(model, image=None):
+        groups = find_groups(Resizer(model, image), [n for n, _ in model.named_parameters()])
+        return {name: (group.full, group.unit) for name, group in groups.items()}
+
+    image = torch.empty(1, 3, 32, 32)
+    assert found(swin, image)["layers.1.blocks.0.attn.qkv"] == (96, 16)
+    assert found(grouped, image) == {"0": (24, 12)}
+    assert found(llama)["model.layers.0.self_attn.q_proj"] == (48, 24)
+    assert found(llama)["model.layers.0.mlp.gate_proj"] == (96, 1)
+
+
+class Parts(nn.Module):
+    """Its code takes channels apart into three, so that not all numbers of them can be had."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        first, second, third = self.conv(x).relu().chunk(3, 1)
+        return self.head(torch.cat([third, second, first], 1).mean((2, 3)))
+
+
+def test_a_width_that_the_models_code_cannot_have_becomes_the_nearest_that_it_can():
+    image = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    family = Family(Parts(), settings(low=0.25), generate="*", example_inputs=image)
+    (group,) = family.groups.values()
+
+    with pytest.warns(SizeWarning, match=f"cannot have these widths: {group.name}: 1 becomes 2"):
+        small = family.sample(0.25)
+
+    assert small.conv.out_channels == 10
+    assert small(image).shape == (2, 5)
+    assert family.sizes(0.75) == {group.name: 3}
 
 
 def test_the_last_block_with_channels_of_its_own_is_generated_by_default():
