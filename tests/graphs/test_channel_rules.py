@@ -87,6 +87,14 @@ CASES = {
         lambda m, x: m.b(torch.cat([m.a(x), m.c(x), m.a(x)], 1).relu()), IMAGE,
         {"a": A(), "c": conv(3, 5, 3), "b": conv(21, 2, 1)}, [5, 8],
     ),
+    "an empty rest": (  # as rotary embeddings of whole heads leave
+        lambda m, x: m.b(torch.cat([m.a(x)[..., :6].relu(), m.a(x)[..., 6:]], -1)), IMAGE,
+        {"a": A(), "b": B()}, [8],
+    ),
+    "an empty rest of channels": (
+        lambda m, x: m.b(torch.cat([m.a(x)[:, :8].relu(), m.a(x)[:, 8:]], 1)), IMAGE,
+        {"a": A(), "b": B()}, [8],
+    ),
     "halves used in two ways": (
         lambda m, x: m.b(torch.cat([m.a(x)[:, :3].relu(), m.a(x)[:, 3:].sigmoid()], 1)), IMAGE,
         {"a": A(), "b": B()}, [3, 5],

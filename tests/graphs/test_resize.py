@@ -150,3 +150,24 @@ def test_instance_norms_know_their_new_number_of_channels(affine, tracked):
 
     assert made[1].num_features == 6
     assert made(x).shape == (2, 4, 6, 6)
+
+
+class EmptyRest(nn.Module):
+    """Takes all columns of an image apart from the none that are left, as rotary embeddings do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(torch.cat([y[..., :4].relu(), y[..., 4:]], -1))
+
+
+def test_what_has_no_elements_holds_no_channels_back():
+    x = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    small = resize_channels(EmptyRest(), {"a.weight[0]": 5}, x)
+
+    assert small.a.out_channels == small.b.in_channels == 5
+    assert small(x).shape == (1, 2, 4, 4)

@@ -23,7 +23,9 @@ class Block:
     labels: Array
 
     def squeezed(self) -> Block | None:
-        """Return the block without axes of size 1, or None if nothing is left."""
+        """Return the block without axes of size 1, or None if nothing is left that has elements."""
+        if not self.labels.size:
+            return None
         keep = [k for k, n in enumerate(self.labels.shape) if n > 1]
         if len(keep) == len(self.dims):
             return self

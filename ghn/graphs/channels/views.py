@@ -106,7 +106,7 @@ def _split(ops: Layouts, step: Step) -> list[Layout]:
 
 @rule("cat concat")
 def _concat(ops: Layouts, step: Step) -> Layout:
-    layouts = [t for t in step.args[0] if t.shape != (0,)]
+    layouts = [t for t in step.args[0] if 0 not in t.shape] or step.args[0]
     return ops.concat(layouts, layouts[0].axis(step.get(1, "dim", 0)))
 
 
