@@ -37,7 +37,9 @@ def make_generator(
 
 @contextmanager
 def preserve_global_state(seed: int | None = None) -> Iterator[None]:
-    """Run a block that may draw from the global CPU generators and undo what it drew.
+    """Run a block that may draw from the global generators and undo what it drew.
+
+    Those of a GPU are restored, and seeded, where one is in use already.
 
     Args:
         seed: Where the generators of torch, Python and NumPy start in the block; as they are if
@@ -45,13 +47,18 @@ def preserve_global_state(seed: int | None = None) -> Iterator[None]:
     """
     numpy_state = np.random.get_state()  # noqa: NPY002  what other people's code draws from
     states = torch.get_rng_state(), random.getstate()
+    on_gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
     try:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002  it takes no larger ones
+            if on_gpu is not None:
+                torch.cuda.manual_seed(seed)
         yield
     finally:
         torch.set_rng_state(states[0])
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)
         random.setstate(states[1])
         np.random.set_state(numpy_state)  # noqa: NPY002

@@ -1,26 +1,37 @@
 """Train one model from one start, and compare starts over seeds.
 
-All starts see the same batches in the same order, since the order depends on the seed alone.
-Scores are taken on a copy whose BatchNorm statistics were estimated anew on the same training
-batches, so that step 0 is fair to a model that never ran.
+All starts see the same batches in the same order, and what dropout draws is the same, since both
+depend on the seed alone. Scores are taken with BatchNorm statistics that were estimated anew on the
+same training batches, so that step 0 is fair to a model that never ran.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghn.rng import make_generator
+from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
+from ghn.engine.undo import Snapshot
+from ghn.rng import derive_seed, make_generator, preserve_global_state
 from ghn.training.schedule import rise_and_fall
 from ghn.training.tasks import Task, cross_entropy
 
-__all__ = ["Data", "Run", "Schedule", "mean_and_spread", "reach", "score", "train"]
+__all__ = [
+    "Data",
+    "Run",
+    "Schedule",
+    "logits_of",
+    "mean_and_spread",
+    "reach",
+    "score",
+    "train",
+]
 
 RECALIBRATION = 8  # batches
 
@@ -49,7 +60,7 @@ class Schedule:
         batch: Inputs in a step.
         rate: Peak learning rate, reached after a tenth of the steps, then a cosine to zero.
         weight_decay: AdamW's decay.
-        tests: Number of times the score is taken, step 0 and the last step included.
+        tests: Number of times the score is taken, step 0 and the last step included; 0 for none.
     """
 
     steps: int
@@ -64,7 +75,8 @@ class Schedule:
 
     def test_steps(self) -> list[int]:
         """Return the numbers of steps after which the score is taken."""
-        return sorted({round(i * self.steps / (self.tests - 1)) for i in range(self.tests)})
+        count = max(self.tests - 1, 1)
+        return sorted({round(i * self.steps / count) for i in range(self.tests)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +106,7 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
         model: Emits logits; trained on the device where it is.
         data: What to train on and to test with.
         schedule: Steps, rates, batch.
-        seed: Decides what the batches are, nothing else.
+        seed: Decides what the batches are, and what layers such as dropout draw.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
@@ -102,19 +114,23 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
     device = next(model.parameters()).device
     tests = schedule.test_steps()
     losses: list[Tensor] = []
-    scores = [(0, score(model, data, schedule.batch))]
-    for step in range(schedule.steps):
-        inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", step))
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate_at(step)
-        model.train()
-        optimizer.zero_grad()
-        loss = cross_entropy(model(inputs.to(device)), labels.to(device))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())  # read at the end: each reading waits for the device
-        if step + 1 in tests:
-            scores.append((step + 1, score(model, data, schedule.batch)))
+    scores: list[tuple[int, float]] = []
+    with preserve_global_state(derive_seed(seed, "training")):
+        for step in range(schedule.steps + 1):
+            if step in tests:
+                scores.append((step, score(model, data, schedule.batch)))
+            if step == schedule.steps:
+                break
+            inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", step))
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate_at(step)
+            model.train()
+            optimizer.zero_grad()
+            logits = logits_of(model(inputs.to(device)))
+            loss = cross_entropy(logits, labels.to(device))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())  # read at the end: each reading waits for the device
     return Run(torch.stack(losses).tolist(), scores)
 
 
@@ -128,18 +144,20 @@ def score(model: nn.Module, data: Data, batch: int) -> float:
         batch: Inputs in each of them.
     """
     device = next(model.parameters()).device
-    model = copy.deepcopy(model)
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if norms:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the passes
-        model.train()
-        for number in range(RECALIBRATION):
-            inputs, _ = data.train.batch(batch, make_generator(0, "recalibration", number))
-            model(inputs.to(device))
-    model.eval()
-    return data.test.score(lambda inputs: model(inputs.to(device)), data.scored)
+    undo = Snapshot(model, model.buffers())
+    try:
+        if batch_norms(model):
+            draws = [make_generator(0, "recalibration", n) for n in range(RECALIBRATION)]
+            recalibrate_statistics(model, [data.train.batch(batch, d)[0] for d in draws])
+        model.eval()
+        return data.test.score(lambda inputs: logits_of(model(inputs.to(device))), data.scored)
+    finally:
+        undo.restore()
+
+
+def logits_of(output: Any) -> Any:
+    """Return the logits of a model's output: transformers' models emit them among other things."""
+    return getattr(output, "logits", output)
 
 
 def reach(losses: Sequence[float], goal: float, window: int) -> int | None:
@@ -154,5 +172,10 @@ def reach(losses: Sequence[float], goal: float, window: int) -> int | None:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the standard deviation over seeds; 0 for a single seed."""
+    """Return the mean and the standard deviation over seeds; 0 for a single seed.
+
+    Both are nan if a value is not finite.
+    """
+    if not all(map(math.isfinite, values)):
+        return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

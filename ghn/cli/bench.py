@@ -37,7 +37,8 @@ Picture = Annotated[
 
 INIT = """Train networks from several initializations on the same batches, and compare.
 
-Every run is kept in the folder of results; an interrupted benchmark goes on where it stopped.
+Every run is kept in the folder of results; an interrupted benchmark goes on where it stopped. Exit
+status 1 if a network could not be trained; the others are reported.
 
 Example: ghn bench init --split test --networks 20 --out runs/bench-test
 """
@@ -73,11 +74,15 @@ def run_init(values: dict[str, Any]) -> None:
     files = save_result(result, Path(config.out))
     if as_json:
         print_json(result.to_dict())
-        return
-    columns, rows = summary_table(result)
-    title = f"{config.scored_data}/{config.scored_on}, {config.steps} steps"
-    print_table(title, columns, rows)
-    note(f"Results: {', '.join(str(f) for f in files)}")
+    else:
+        columns, rows = summary_table(result)
+        title = f"{config.scored_data}/{config.scored_on}, {config.steps} steps"
+        print_table(title, columns, rows)
+        note(f"Results: {', '.join(str(f) for f in files)}")
+    for name, reason in result.failed.items():
+        note(f"Left out: {name}, {reason}")
+    if result.failed:
+        raise typer.Exit(1)
 
 
 MIP = """Train with and without magnitude-invariant parametrization, each at its best rate.

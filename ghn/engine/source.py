@@ -16,7 +16,7 @@ from ghn.graphs.graph import ParamGraph, ParamSpec
 from ghn.kernels import Recipe, mean_square
 from ghn.rng import preserve_global_state
 
-__all__ = ["Hypernetwork", "find_hypernetwork", "run_hypernetwork"]
+__all__ = ["Hypernetwork", "default_checkpoint", "find_hypernetwork", "run_hypernetwork"]
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ def find_hypernetwork(
     if isinstance(checkpoint, str | Path):
         return load_ghn(checkpoint), str(checkpoint), ()
     if checkpoint is None:
-        name, notes = _default_checkpoint("text" if _reads_text(graph) else "vision")
+        name, notes = default_checkpoint("text" if _reads_text(graph) else "vision")
         return load_ghn(name), name, notes
     if isinstance(checkpoint, Hypernetwork):
         return checkpoint, type(checkpoint).__name__, ()
@@ -112,7 +112,15 @@ def _reads_text(graph: ParamGraph) -> bool:
     return any(spec.stem and spec.role == "table" for spec in graph.specs.values())
 
 
-def _default_checkpoint(modality: str) -> tuple[str, tuple[str, ...]]:
+def default_checkpoint(modality: str) -> tuple[str, tuple[str, ...]]:
+    """Return the embedded checkpoint for what a model reads, and notes on how it was chosen.
+
+    Args:
+        modality: `"vision"` or `"text"`.
+
+    Raises:
+        CheckpointError: If none is embedded.
+    """
     by_modality: dict[str, str] = {}
     for name, folder in embedded_checkpoints().items():
         header = json.loads((folder / "config.json").read_text(encoding="utf-8"))

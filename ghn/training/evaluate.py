@@ -11,7 +11,7 @@ from collections import defaultdict
 import torch
 
 from ghn.engine.hypernet import GHN
-from ghn.rng import derive_seed
+from ghn.rng import derive_seed, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.targets import Target, make_target
 from ghn.training.tasks import Task, make_task
@@ -88,7 +88,7 @@ def held_out_split(config: TrainConfig) -> str:
 def held_out_targets(config: TrainConfig, task: Task, split: str = "val") -> list[Target]:
     """Return the networks of each family that no training run sees."""
     return [
-        make_target(family, sample(family, seed, split).replace(**task.settings))
+        make_target(family, SAMPLERS[family].fit_to(sample(family, seed, split), task.settings))
         for family in config.families
         for seed in range(config.eval_networks)
     ]
@@ -122,8 +122,7 @@ def evaluate(
 def _score_one(ghn: GHN, target: Target, task: Task, count: int) -> NetworkScore:
     predicted = ghn(target.graph)
     device = next(iter(predicted.values())).device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(0, "default"))
+    with preserve_global_state(derive_seed(0, "default")):
         built = SAMPLERS[target.family].build(target.config).to(device)
     default = {name: p.detach() for name, p in built.named_parameters()}
     return NetworkScore(

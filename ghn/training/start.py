@@ -25,8 +25,7 @@ def first_hypernetwork(config: TrainConfig) -> GHN:
         CheckpointError: If the checkpoint cannot be used.
     """
     wanted = config.ghn.replace(modality=config.modality)
-    with preserve_global_state():
-        torch.manual_seed(derive_seed(config.seed, "init"))
+    with preserve_global_state(derive_seed(config.seed, "init")):
         fresh = GHN(wanted)
     if not config.start:
         return fresh

@@ -73,7 +73,7 @@ class TargetPool:
         size: Number of networks.
         split: Where the samplers draw from.
         seed: First seed of the samplers.
-        settings: Replace those of the sampled networks, such as the number of classes.
+        settings: What the data decide; see `ghn.zoo.registry.Sampler.fit_to`.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class TargetPool:
         if index not in self._targets:
             family = self._family[index]
             config = sample(family, self._seed + index, self._split)
-            self._targets[index] = make_target(family, config.replace(**self._settings))
+            fitted = SAMPLERS[family].fit_to(config, self._settings)
+            self._targets[index] = make_target(family, fitted)
         return self._targets[index]
 
     def seen(self) -> list[Target]:

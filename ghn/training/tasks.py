@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ghn.data import ImageData, TextData, augment, load_images, load_text, normalize
+from ghn.errors import DataError
 from ghn.rng import make_generator
 from ghn.training.config import TrainConfig
 
@@ -55,7 +56,7 @@ class Task(Protocol):
         name: Data set and split.
         hash: Identifies the data.
         metric: What `score` returns: `"accuracy"` or `"bits per byte"`.
-        settings: Those settings of target networks that the data decide.
+        settings: What the data decide of target networks; see `ghn.zoo.registry.Sampler.fit_to`.
     """
 
     name: str
@@ -84,7 +85,7 @@ class ImageTask:
     def __init__(self, data: ImageData) -> None:
         self.data = data
         self.name, self.hash = data.name, data.hash
-        self.settings = {"classes": len(data.classes)}
+        self.settings = {"classes": len(data.classes), "image": data.images.shape[-1]}
 
     def batch(
         self, count: int, draws: torch.Generator
@@ -111,14 +112,19 @@ class TextTask:
     Args:
         data: Text.
         context: Tokens t of an excerpt.
+
+    Raises:
+        DataError: If the text is too short for an excerpt.
     """
 
     metric = "bits per byte"
 
     def __init__(self, data: TextData, context: int) -> None:
+        if len(data) <= context:
+            raise DataError(f"{data.name} has {len(data)} tokens, too few for {context} at a time")
         self.data, self.context = data, context
         self.name, self.hash = data.name, data.hash
-        self.settings = {"vocabulary": data.vocabulary}
+        self.settings = {"vocabulary": data.vocabulary, "context": context}
 
     def batch(
         self, count: int, draws: torch.Generator

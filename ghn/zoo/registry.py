@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -51,6 +51,20 @@ class Sampler:
     example: Callable[[Any], Tensor]
     modality: str
     summary: str
+
+    def fit_to(self, architecture: Any, settings: Mapping[str, Any]) -> Any:
+        """Return an architecture for some data.
+
+        Args:
+            architecture: Of this family.
+            settings: Those that the data decide, such as `classes`; what the family does not have
+                is left out. Texts of `context` tokens need as many positions, or more.
+        """
+        known = {field.name for field in dataclasses.fields(architecture)}
+        fitting = {key: value for key, value in settings.items() if key in known}
+        if "context" in fitting:
+            fitting["context"] = max(fitting["context"], architecture.context)
+        return architecture.replace(**fitting)
 
     def graph(self, architecture: Any) -> ParamGraph:
         """Return an architecture's graph, from the cache if it was traced before."""

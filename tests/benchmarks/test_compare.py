@@ -109,6 +109,34 @@ def test_training_twice_gives_the_same_numbers():
     assert runs[0] == runs[1]
 
 
+def test_what_dropout_draws_follows_from_the_seed_and_the_global_generator_is_left_alone():
+    def run(seed):
+        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 2))
+        nn.init.ones_(model[2].weight)
+        nn.init.zeros_(model[2].bias)
+        return train(model, two_colours(), Schedule(steps=4, batch=8, rate=1e-2, tests=0), seed)
+
+    before = torch.get_rng_state()
+    first = run(1)
+    after = torch.get_rng_state()
+    torch.rand(5)
+
+    assert run(1) == first
+    assert run(2) != first
+    # Building the layer draws; training does not.
+    torch.set_rng_state(before)
+    nn.Linear(192, 2)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_weights_that_are_no_leaves_can_be_scored_between_steps():
+    model = nn.Sequential(nn.Flatten(), torch.nn.utils.weight_norm(nn.Linear(192, 2)))
+
+    run = train(model, two_colours(), Schedule(steps=4, batch=8, rate=1e-2, tests=3), seed=0)
+
+    assert [step for step, _ in run.scores] == [0, 2, 4]
+
+
 def test_scoring_leaves_the_model_as_it_was():
     model = small_net().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -1,7 +1,8 @@
 """Run the initialization benchmark: rates on one seed, then the best of each start on the others.
 
 Every run is a file in the folder of results, named by what it is, and is written when it is
-complete: an interrupted benchmark goes on where it stopped, whoever ran what.
+complete: an interrupted benchmark goes on where it stopped, whoever ran what. A network that cannot
+be trained is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -11,23 +12,30 @@ import functools
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ghn.benchmarks.compare import Data, Run, Schedule, train
-from ghn.benchmarks.init.config import InitConfig
+import torch
+from torch import Tensor, nn
+
+from ghn.benchmarks.compare import Data, Run, Schedule, logits_of, train
+from ghn.benchmarks.init.config import InitConfig, parts_of
 from ghn.benchmarks.init.networks import Network, find_network, list_networks
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
 from ghn.benchmarks.init.sources import source_family, train_source
 from ghn.benchmarks.init.starts import initialize
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.workers import RunAll, workers
+from ghn.config import check_distinct
 from ghn.data import load_images, load_text
 from ghn.device import choose_device
-from ghn.errors import ConfigError
-from ghn.io import write_json
-from ghn.rng import make_generator
+from ghn.engine.checkpoint import load_ghn
+from ghn.engine.source import default_checkpoint
+from ghn.errors import ConfigError, GHNError, UnknownNameError
+from ghn.io import tensor_digest, write_json
+from ghn.rng import derive_seed, make_generator, preserve_global_state
 from ghn.training.tasks import ImageTask, Task, TextTask
 
 __all__ = ["run_bench", "runs_folder"]
@@ -41,10 +49,19 @@ Progress = Callable[[float, float, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One training: a network from one start, at one rate, with one seed."""
+    """One training: a network from one start, at one rate, with one seed.
+
+    Attributes:
+        network: Its full name.
+        start: Name of the start.
+        origin: Digest of the start's checkpoint; empty if it has none.
+        rate: Peak learning rate.
+        seed: Of batches, draws and the network's own initialization.
+    """
 
     network: str
     start: str
+    origin: str
     rate: float
     seed: int
 
@@ -60,52 +77,97 @@ def run_bench(
 
     Raises:
         DataError: If the data cannot be found.
-        ConfigError: If a network or a start is unknown, the networks read different things, or the
-            folder holds results of other settings.
+        ConfigError: If a network or a start is unknown, the networks read different things, the
+            folder holds results of other settings, or no network can be trained.
+        CheckpointError: If a checkpoint cannot be used.
     """
-    networks = [find_network(n) for n in config.models] or list_networks(
-        config.split, config.networks
-    )
-    if config.seeds.count(CHOICE_SEED):
-        raise ConfigError(f"seed {CHOICE_SEED} is the one that rates are chosen on; leave it out")
-    if len({n.modality for n in networks}) > 1:
-        raise ConfigError("the networks must all read images, or all read text")
-    data = load_bench_data(config, networks[0].modality)
-    _claim(config)
+    networks = _networks(config)
+    modality = networks[0].modality
+    data = load_bench_data(config, modality)
+    for network in networks:
+        _check_name(network, data)
+    origins = {start: _origin(start, modality) for start in config.starts}
+    _claim(config, data)
     if "trained" in config.starts:
         for family in sorted({source_family(n) for n in networks}):
             progress(0, 1, f"training a network of {family}")
             train_source(config, family, data)
     with workers(config.jobs, config.ray) as run_all:
-        ledger = _Ledger(config, run_all, progress, len(networks))
+        ledger = _Ledger(config, run_all, progress, networks, origins)
         for _ in range(1 + WIDENINGS):
-            ledger.run(_untried(config, networks, ledger))
+            ledger.run(_untried(ledger))
         ledger.run(
             [
-                Trial(network.name, start, ledger.best_rate(network.name, start), seed)
+                ledger.trial(network, start, ledger.best_rate(network.name, start), seed)
                 for seed in config.seeds
-                for network in networks
+                for network in ledger.networks
                 for start in config.starts
             ]
         )
-    results = [_collect(network, config, ledger, data) for network in networks]
+    if not ledger.networks:
+        raise ConfigError(f"no network could be trained: {ledger.failed}")
+    results = [_collect(network, config, ledger, data) for network in ledger.networks]
     source = {"name": data.train.name, "hash": data.train.hash}
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
-    return InitResult(config, results, record)
+    return InitResult(config, results, record, data.scored, ledger.failed)
+
+
+def _networks(config: InitConfig) -> list[Network]:
+    """Return the networks, all of which read the same."""
+    if config.seeds.count(CHOICE_SEED):
+        raise ConfigError(f"seed {CHOICE_SEED} is the one that rates are chosen on; leave it out")
+    side = config.side
+    named = [find_network(name, side) for name in config.models]
+    networks = named or list_networks(config.split, config.networks, side)
+    check_distinct(models=[n.name for n in networks])
+    if len({n.modality for n in networks}) > 1:
+        raise ConfigError("the networks must all read images, or all read text")
+    return networks
+
+
+def _check_name(network: Network, data: Data) -> None:
+    """Raise an error for a name that no model has; what else may go wrong is told later."""
+    try:
+        network.build(data.train.settings, CHOICE_SEED, "meta")
+    except UnknownNameError:
+        raise
+    except GHNError:
+        pass
+
+
+def _origin(start: str, modality: str) -> str:
+    """Return what tells the weights of a checkpoint from those that it had before."""
+    kind, _, checkpoint = parts_of(start)
+    if kind != "ghn":
+        return ""
+    ghn = load_ghn(checkpoint or default_checkpoint(modality)[0])
+    return tensor_digest(ghn.state_dict())
 
 
 class _Ledger:
     """Finished trials: those in the folder, and those that are run now."""
 
     def __init__(
-        self, config: InitConfig, run_all: RunAll, progress: Progress, networks: int
+        self,
+        config: InitConfig,
+        run_all: RunAll,
+        progress: Progress,
+        networks: list[Network],
+        origins: dict[str, str],
     ) -> None:
         self.config, self.run_all, self.progress = config, run_all, progress
-        self.expected = networks * len(config.starts) * (len(config.rates) + len(config.seeds))
+        self.networks, self.origins = networks, origins
+        trials = len(config.rates) + len(config.seeds)
+        self.expected = len(networks) * len(config.starts) * trials
         self.found: dict[Trial, dict[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+
+    def trial(self, network: Network, start: str, rate: float, seed: int) -> Trial:
+        """Return the name of a training."""
+        return Trial(network.name, start, self.origins[start], rate, seed)
 
     def run(self, trials: Iterable[Trial]) -> None:
-        """Run those trials that no file tells of."""
+        """Run those trials that no file tells of; networks of which one fails are left out."""
         missing = []
         for trial in trials:
             path = _path(self.config, trial)
@@ -114,10 +176,14 @@ class _Ledger:
             elif trial not in self.found:
                 missing.append(trial)
         self._tell("")
-        work = functools.partial(run_trial, self.config)
+        work = functools.partial(try_trial, self.config)
         for trial, result in self.run_all(work, missing):
-            self.found[trial] = result
+            if isinstance(result, str):
+                self.failed.setdefault(trial.network, f"from {trial.start}: {result}")
+            else:
+                self.found[trial] = result
             self._tell(f"{trial.network}, {trial.start}")
+        self.networks = [n for n in self.networks if n.name not in self.failed]
 
     def _tell(self, text: str) -> None:
         self.progress(len(self.found), max(self.expected, len(self.found)), text)
@@ -139,21 +205,22 @@ class _Ledger:
         """Return a finished trial's run."""
         run = self.found[trial]["run"]
         losses = [math.inf if loss is None else loss for loss in run["losses"]]
-        return Run(losses, [(step, value) for step, value in run["scores"]])
+        scores = [(step, math.nan if v is None else v) for step, v in run["scores"]]
+        return Run(losses, scores)
 
 
-def _untried(config: InitConfig, networks: list[Network], ledger: _Ledger) -> Iterator[Trial]:
+def _untried(ledger: _Ledger) -> Iterator[Trial]:
     """Give the grid, and one rate further where the best so far lies on the edge."""
-    for network in networks:
-        for start in config.starts:
+    for network in ledger.networks:
+        for start in ledger.config.starts:
             tried = ledger.tried(network.name, start)
-            rates = list(config.rates)
+            rates = list(ledger.config.rates)
             if tried:
                 best = ledger.best_rate(network.name, start)
                 beyond = {min(tried): best / RATIO, max(tried): best * RATIO}
                 rates = [float(f"{beyond[best]:.1e}")] if best in beyond else []
             for rate in rates:
-                yield Trial(network.name, start, rate, CHOICE_SEED)
+                yield ledger.trial(network, start, rate, CHOICE_SEED)
 
 
 @functools.lru_cache(maxsize=1)
@@ -166,31 +233,56 @@ def load_bench_data(config: InitConfig, modality: str) -> Data:
             tasks.append(TextTask(load_text(name, split), config.context))
         else:
             tasks.append(ImageTask(load_images(name, split, config.side).to(device)))
-    return Data(tasks[0], tasks[1], config.scored)
+    test = tasks[1]
+    scored = min(config.scored, len(test.data)) if isinstance(test, ImageTask) else config.scored
+    return Data(tasks[0], test, scored)
+
+
+def try_trial(config: InitConfig, trial: Trial) -> dict[str, Any] | str:
+    """Run a trial; return its result, or in words why the network cannot be trained."""
+    try:
+        return run_trial(config, trial)
+    except Exception as error:  # a model's own code raises anything
+        return f"{type(error).__name__}: {error}"
 
 
 def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
     """Build, initialize and train one network; write the result down and return it.
 
-    It depends on nothing but its arguments.
+    It depends on nothing but its arguments. Trials that a rate is chosen by are not scored.
     """
-    network = find_network(trial.network)
+    network = find_network(trial.network, config.side)
     data = load_bench_data(config, network.modality)
     model = network.build(data.train.settings, trial.seed)
-    inputs, _ = data.train.batch(config.batch, make_generator(trial.seed, "start"))
-    notes = initialize(model, trial.start, network, inputs.cpu(), trial.seed, config)
+    inputs, labels = data.train.batch(config.batch, make_generator(trial.seed, "start"))
+    _check_model(model, inputs[:2].cpu(), labels[:2])
+    with preserve_global_state(derive_seed(trial.seed, "start")):
+        notes = initialize(model, trial.start, network, inputs.cpu(), trial.seed, config)
     model.to(choose_device(config.device))
-    schedule = Schedule(steps=config.steps, batch=config.batch, rate=trial.rate, tests=config.tests)
+    tests = 0 if trial.seed == CHOICE_SEED else config.tests
+    schedule = Schedule(steps=config.steps, batch=config.batch, rate=trial.rate, tests=tests)
     run = train(model, data, schedule, trial.seed)
     losses = [loss if math.isfinite(loss) else None for loss in run.losses]
+    scores = [(step, value if math.isfinite(value) else None) for step, value in run.scores]
     result = {
         "trial": dataclasses.asdict(trial),
-        "run": {"losses": losses, "scores": run.scores},
+        "run": {"losses": losses, "scores": scores},
         "parameters": sum(p.numel() for p in model.parameters()),
         "notes": notes,
     }
     write_json(_path(config, trial), result)
     return result
+
+
+@torch.no_grad()
+def _check_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    """Raise an error if a network has nothing to train, or does not emit logits."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError("it has no parameter that could be trained")
+    output = logits_of(model.eval()(inputs))
+    if not isinstance(output, Tensor) or output.shape[:-1] != labels.shape:
+        found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigError(f"it emits {found}, not logits of shape {[*labels.shape, 'classes']}")
 
 
 def _path(config: InitConfig, trial: Trial) -> Path:
@@ -203,18 +295,24 @@ def runs_folder(config: InitConfig) -> Path:
     return Path(config.out) / "runs"
 
 
-def _claim(config: InitConfig) -> None:
-    """Write the settings of a run, or check that the folder's are the same."""
+def _claim(config: InitConfig, data: Data) -> None:
+    """Write the settings of a run and its data's hashes, or check that they are the folder's."""
     path = runs_folder(config) / "settings.json"
     keys = (
         *("data", "test_data", "side", "scored_on", "source_steps"),
         *("steps", "batch", "context", "scored", "tests"),
     )
     wanted = {key: value for key, value in config.to_dict().items() if key in keys}
+    wanted["content of the data"] = f"{data.train.hash} {data.test.hash}"
     if not path.is_file():
         write_json(path, wanted)
-    elif (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
-        changed = [key for key in keys if found.get(key) != wanted[key]]
+        return
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}); remove {config.out}") from error
+    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    if changed:
         raise ConfigError(
             f"{config.out} holds results of other settings ({', '.join(changed)}); choose another "
             "out folder, or remove this one"
@@ -224,7 +322,7 @@ def _claim(config: InitConfig) -> None:
 def _collect(network: Network, config: InitConfig, ledger: _Ledger, data: Data) -> NetworkResult:
     rates = {start: ledger.best_rate(network.name, start) for start in config.starts}
     chosen = {
-        start: [Trial(network.name, start, rates[start], seed) for seed in config.seeds]
+        start: [ledger.trial(network, start, rates[start], seed) for seed in config.seeds]
         for start in config.starts
     }
     first = {start: ledger.found[trials[0]] for start, trials in chosen.items()}
@@ -243,11 +341,11 @@ def _collect(network: Network, config: InitConfig, ledger: _Ledger, data: Data) 
 def _command(config: InitConfig) -> str:
     """Return the command line that makes the same runs again."""
     defaults = InitConfig().to_dict()
-    words = ["ghn bench init"]
+    words = ["ghn", "bench", "init"]
     for key, value in config.to_dict().items():
         if value == defaults[key] or key in ("type", "jobs", "ray"):
             continue
         flag = "--" + key.replace("_", "-")
         values = value if isinstance(value, list) else [value]
-        words += [f"{flag} {v}" for v in values]
-    return " ".join(words)
+        words += [word for v in values for word in (flag, str(v))]
+    return shlex.join(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from ghn.benchmarks.init.networks import SPLITS
@@ -37,7 +38,7 @@ class InitConfig(Config):
         out: Folder of results; runs found there are not run again.
         split: Which networks: `"test"`, `"wide"` and `"deep"` ones of the samplers of images,
             `"unseen"` families of timm; `"gpts"`, `"gpts-wide"`, `"gpts-deep"`.
-        networks: How many of them.
+        networks: How many of them; of `"unseen"` there are twelve.
         models: These instead, such as `"timm:resnet18"` or `"convnets:3:wide"`.
         data: Images (`ghn.data.load_images`) or text (`ghn.data.load_text`), by what the networks
             read; training takes the split `"fit"`.
@@ -97,11 +98,15 @@ class InitConfig(Config):
         for start in self.starts:
             kind, afterwards, checkpoint = parts_of(start)
             more = bool(afterwards or checkpoint)
-            if kind not in STARTS or (more and kind != "ghn") or set(afterwards) - set(AFTERWARDS):
+            unknown = set(afterwards) - set(AFTERWARDS)
+            if kind not in STARTS or (more and kind != "ghn") or unknown or start.endswith(":"):
                 known = ", ".join([*STARTS, *(f"ghn+{name}" for name in AFTERWARDS)])
                 raise ConfigError(f"unknown start {start!r}; known: {known}, ghn:CHECKPOINT")
-        if not self.rates or min(self.rates) <= 0 or not self.seeds:
-            raise ConfigError("the benchmark needs positive learning rates, and seeds")
+        if not self.rates or not all(0 < r < math.inf for r in self.rates) or not self.seeds:
+            raise ConfigError(
+                f"the benchmark needs finite learning rates above 0, and seeds, got {self.rates}, "
+                f"{self.seeds}"
+            )
         check_distinct(models=self.models, seeds=self.seeds, rates=self.rates)
         sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs,
                  self.side)  # fmt: skip

@@ -1,17 +1,21 @@
 """The networks that are initialized and trained, by name.
 
 Names are those of `ghn.zoo.resolve_model`; a sampler's network is of the split `test` if its name
-says none. Networks are built for the data's classes, and for small images where a library lets it.
+says none. Networks are built for the data's classes and size of images, where a library lets them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ghn.errors import GHNError
+from ghn.graphs.trace import trace_with_inputs
 from ghn.rng import derive_seed, preserve_global_state
 from ghn.zoo import SAMPLERS, find_architecture, resolve_model
 
@@ -32,9 +36,9 @@ UNSEEN = (
     "mobilevitv2_050",
     "resnet10t",
 )
-# What lets a library's model work on 32 x 32 images, beyond the number of classes.
+# Windows and patches that leave a model something to do on images of less than 64 pixels.
 _SMALL: dict[str, dict[str, Any]] = {
-    "swin_tiny_patch4_window7_224": {"img_size": 32, "patch_size": 2, "window_size": 4},
+    "swin_tiny_patch4_window7_224": {"patch_size": 2, "window_size": 4},
 }
 
 SPLITS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -65,22 +69,26 @@ class Network:
     modality: str
     settings: dict[str, Any]
 
-    def build(self, outputs: dict[str, Any], seed: int) -> nn.Module:
+    def build(self, data: dict[str, Any], seed: int, device: str | None = None) -> nn.Module:
         """Return it with its own initialization.
 
         Args:
-            outputs: What the data decide: `classes` or `vocabulary`.
+            data: What the data decide: `classes` and `image`, or `vocabulary` and `context`.
             seed: Of the initialization.
+            device: Where to build it.
         """
-        with preserve_global_state():
-            torch.manual_seed(derive_seed(seed, "default", self.name))
-            arguments = dict(self.settings)
-            family = self.name.partition(":")[0]
-            if family in SAMPLERS:
-                arguments |= outputs
-            elif family in ("timm", "torchvision"):
-                arguments["num_classes"] = outputs["classes"]
-            return resolve_model(self.name, **arguments)
+        family, _, rest = self.name.partition(":")
+        arguments = dict(self.settings)
+        if family in SAMPLERS:
+            architecture = find_architecture(family, rest)
+            fitted = SAMPLERS[family].fit_to(architecture, data).to_dict()
+            arguments |= {k: v for k, v in fitted.items() if k in data}
+        elif family in ("timm", "torchvision"):
+            arguments["num_classes"] = data["classes"]
+        elif family == "transformers" and "vocabulary" in data:
+            arguments["vocab_size"] = data["vocabulary"]
+        with preserve_global_state(derive_seed(seed, "default", self.name)):
+            return resolve_model(self.name, device, **arguments)
 
     def example(self, side: int) -> Tensor:
         """Return an input of the right form: an image of a height and width, or 16 tokens."""
@@ -89,19 +97,47 @@ class Network:
         return torch.zeros(1, 3, side, side)
 
 
-def find_network(name: str) -> Network:
+def find_network(name: str, side: int = 32) -> Network:
     """Return a network by its full name.
+
+    Args:
+        name: As for `ghn.zoo.resolve_model`.
+        side: Height and width of the images that it will read.
 
     Raises:
         ConfigError: If it names no network of a sampler.
     """
     name = name if ":" in name else f"timm:{name}"
     family, _, rest = name.partition(":")
-    if family not in SAMPLERS:
-        return Network(name, family, "vision", _SMALL.get(rest, {}))
-    rest = rest if ":" in rest else f"{rest}:test"
-    group = _group(family, find_architecture(family, rest))
-    return Network(f"{family}:{rest}", group, SAMPLERS[family].modality, {})
+    if family in SAMPLERS:
+        rest = rest if ":" in rest else f"{rest}:test"
+        group = _group(family, find_architecture(family, rest))
+        return Network(f"{family}:{rest}", group, SAMPLERS[family].modality, {})
+    if family == "timm":
+        return Network(name, family, "vision", _sized(rest, side))
+    if family == "torchvision":
+        return Network(name, family, "vision", {})
+    return Network(name, family, _modality(name), {})
+
+
+def _sized(model: str, side: int) -> dict[str, Any]:
+    """Return what makes a model of timm read images of a size, if it is made for one size."""
+    from timm.models import get_pretrained_cfg, is_model
+
+    found = get_pretrained_cfg(model) if is_model(model) else None
+    if found is None or not found.fixed_input_size:
+        return {}
+    return {"img_size": side, **(_SMALL.get(model, {}) if side < 64 else {})}
+
+
+def _modality(name: str) -> str:
+    """Return what a model reads, by what it can be traced with."""
+    try:
+        inputs = trace_with_inputs(resolve_model(name, "meta")).inputs
+    except GHNError:
+        return "vision"
+    tensors = [t for t in (*inputs.args, *inputs.kwargs.values()) if isinstance(t, Tensor)]
+    return "vision" if not tensors or tensors[0].is_floating_point() else "text"
 
 
 def _group(family: str, architecture: Any) -> str:
@@ -111,12 +147,20 @@ def _group(family: str, architecture: Any) -> str:
     return "CNN, no norm" if norm == "none" else f"CNN, {norm} norm"
 
 
-def list_networks(split: str, count: int) -> list[Network]:
-    """Return the first networks of a split, families taking turns."""
+def list_networks(split: str, count: int, side: int = 32) -> list[Network]:
+    """Return the first networks of a split, families taking turns; no two are alike."""
     families, part = SPLITS[split]
     if families == ("timm",):
-        return [find_network(f"timm:{name}") for name in UNSEEN[:count]]
-    return [
-        find_network(f"{families[i % len(families)]}:{i // len(families)}:{part}")
-        for i in range(count)
-    ]
+        return [find_network(f"timm:{name}", side) for name in UNSEEN[:count]]
+    drawn = {family: _distinct(family, part) for family in families}
+    return [find_network(next(drawn[families[i % len(families)]])) for i in range(count)]
+
+
+def _distinct(family: str, part: str) -> Iterator[str]:
+    """Yield names of a sampler's networks, without those that it drew before."""
+    seen: list[Any] = []
+    for seed in itertools.count():
+        architecture = find_architecture(family, f"{seed}:{part}")
+        if architecture not in seen:
+            seen.append(architecture)
+            yield f"{family}:{seed}:{part}"

@@ -24,10 +24,13 @@ Verdict = Literal["win", "tie", "loss"]
 
 
 def bootstrap(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean; a fixed seed draws it."""
+    """Return the percentile bootstrap interval of the mean; a fixed seed draws it.
+
+    A single value says nothing of its spread: its interval is the whole line.
+    """
     data = np.asarray(values, dtype=float)
     if len(data) < 2:
-        return float(data[0]), float(data[0])
+        return -math.inf, math.inf
     picks = np.random.default_rng(0).integers(len(data), size=(DRAWS, len(data)))
     low, high = np.quantile(data[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -42,10 +45,12 @@ def steps_to(scores: Sequence[tuple[int, float]], goal: float, sign: float) -> f
         sign: +1 if more is better, -1 if less is.
 
     Returns:
-        Steps; infinite if the curve never meets it.
+        Steps; infinite if the curve never meets it. Scores that are not finite meet none.
     """
     before: tuple[int, float] | None = None
     for step, value in scores:
+        if not math.isfinite(value):
+            continue
         if sign * value >= sign * goal:
             if before is None:
                 return float(step)
@@ -61,7 +66,9 @@ class Gain:
 
     Attributes:
         mean: Mean over seeds of the final score's gain; positive is better, whatever the metric.
-        low: Lower end of its 95 % bootstrap interval.
+            It is nan if a run diverged, of either start.
+        low: Lower end of its 95 % bootstrap interval; both ends are infinite for one seed. A start
+            with runs that diverged, when all of the first start's did not, has lost.
         high: Upper end.
         reach: Steps until the mean curve meets the first start's final mean score, in units of the
             run's steps; infinite if it never does.
@@ -123,11 +130,25 @@ class NetworkResult:
 
     def gain(self, start: str, base: str) -> Gain:
         """Compare a start with another one, seed by seed."""
-        pairs = zip(self.runs[start], self.runs[base], strict=True)
-        gains = [self.sign * (a.scores[-1][1] - b.scores[-1][1]) for a, b in pairs]
+        ours, theirs = self.finals(start), self.finals(base)
         curve, goal = self.curve(start), self.curve(base)[-1]
         reach = steps_to(curve, goal[1], self.sign) / max(goal[0], 1)
+        diverged = [not all(map(math.isfinite, finals)) for finals in (ours, theirs)]
+        if any(diverged):
+            low = -math.inf if diverged[0] else math.inf
+            high = math.inf if diverged[1] else -math.inf
+            return Gain(math.nan, low, high, reach)
+        gains = [self.sign * (a - b) for a, b in zip(ours, theirs, strict=True)]
         return Gain(statistics.fmean(gains), *bootstrap(gains), reach)
+
+    def on_edge(self, start: str) -> bool:
+        """Whether the rate that a start chose is the lowest or the highest that it tried."""
+        tried = self.tried[start]
+        return self.rates[start] in (min(tried), max(tried))
+
+    def finals(self, start: str) -> list[float]:
+        """Return the final score of each seed."""
+        return [run.scores[-1][1] for run in self.runs[start]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +194,15 @@ class InitResult:
         config: Settings.
         networks: One result a network.
         record: Command, seeds, machine, versions, data.
+        scored: Number of images or excerpts that a score was taken on.
+        failed: Networks that could not be trained, by name, with reasons.
     """
 
     config: InitConfig
     networks: list[NetworkResult]
     record: Record
+    scored: int
+    failed: dict[str, str]
 
     def summaries(self) -> list[Summary]:
         """Sum up every start over every group, and over all networks."""
@@ -230,6 +255,7 @@ class InitResult:
                 "config": self.config.to_dict(),
                 "summary": [dataclasses.asdict(s) for s in self.summaries()],
                 "networks": networks,
+                "failed": self.failed,
                 "record": self.record.to_dict(),
             }
         )

@@ -80,19 +80,23 @@ def _verdicts(result: InitResult) -> Iterator[str]:
 def _method(result: InitResult) -> list[str]:
     config, record = result.config, result.record
     base = config.starts[0]
+    edge = [f"{n.name} ({s})" for n in result.networks for s in config.starts if n.on_edge(s)]
     return [
         f"Data: {record.data['name']} (hash {record.data['hash']}), scored on the first "
-        f"{config.scored:,} inputs of {config.scored_data}/{config.scored_on}.",
+        f"{result.scored:,} inputs of {config.scored_data}/{config.scored_on}.",
         f"Batches of {config.batch}, AdamW, warm-up over a tenth of the steps, cosine to zero.",
         f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
         "where the best lay on the edge) for every network by the training loss on a seed of its "
         f"own; results are from seeds {', '.join(map(str, config.seeds))}.",
+        *([f"The best rate lies on the edge all the same for {', '.join(edge)}."] if edge else []),
         "Step 0 is scored after BatchNorm statistics were taken on the same training batches.",
         "The rate of a group, the one to begin with, is the median of its networks' choices.",
         f"Gains are final scores against {base}, seed by seed. Win, loss: a network's 95 % "
-        "bootstrap interval over seeds leaves out 0. Worse: it lies below a point.",
+        "bootstrap interval over seeds leaves out 0. Worse: it lies below a point. A start some of "
+        "whose runs diverge has lost; a single seed decides nothing.",
         f"Reach: steps until the mean curve meets the final mean of {base}, in units of all "
         "steps; the median over networks.",
+        *(f"Left out: {name}, {why}" for name, why in result.failed.items()),
     ]
 
 

@@ -50,9 +50,8 @@ def train_source(config: InitConfig, family: str, data: Data) -> None:
     path = _path(config, family)
     if path.is_file():
         return
-    architecture = ARCHITECTURES[family].replace(**data.train.settings)
-    with preserve_global_state():
-        torch.manual_seed(derive_seed(SEED, "source", family))
+    architecture = SAMPLERS[family].fit_to(ARCHITECTURES[family], data.train.settings)
+    with preserve_global_state(derive_seed(SEED, "source", family)):
         model = SAMPLERS[family].build(architecture)
     schedule = Schedule(steps=config.source_steps, batch=config.batch, rate=RATE, tests=2)
     run = train(model.to(choose_device(config.device)), data, schedule, SEED)
@@ -66,7 +65,8 @@ def load_source(config: InitConfig, family: str) -> tuple[ParamGraph, dict[str, 
     values = load_file(_path(config, family))
     heads = {"head.weight": "classes", "gpt2.lm_head.weight": "vocabulary"}
     settings = {key: len(values[name]) for name, key in heads.items() if name in values}
-    architecture = ARCHITECTURES[family].replace(**settings)
+    settings |= {"image": config.side, "context": config.context}
+    architecture = SAMPLERS[family].fit_to(ARCHITECTURES[family], settings)
     with torch.device("meta"):
         model = SAMPLERS[family].build(architecture)
     return cached_trace(model, SAMPLERS[family].example(architecture).to("meta")), values

@@ -3,7 +3,7 @@
 | start | what it does to a model that has its own initialization |
 |---|---|
 | `default` | nothing |
-| `orthogonal` | every weight becomes orthogonal, at the size that it had |
+| `orthogonal` | weights of linear maps and convolutions become orthogonal, at the size they had |
 | `lsuv` | orthogonal, then layer by layer scaled until the output's variance is 1 |
 | `trained` | weights of one trained network of the family, cropped or tiled |
 | `ghn` | `predict_params` from the embedded checkpoint for what the model reads |
@@ -34,7 +34,6 @@ from ghn.rng import make_generator
 
 __all__ = ["initialize"]
 
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 LSUV_ROUNDS, LSUV_TOLERANCE = 5, 0.1
 
 
@@ -63,9 +62,10 @@ def initialize(
         written = transplant(model, graph, *load_source(config, source_family(network)))
         return {"written": len(written), "kept": len(graph.specs) - len(written)}
     if kind in ("orthogonal", "lsuv"):
-        _orthogonal(model, seed)
-    if kind == "lsuv":
-        _unit_variance(model, inputs)
+        weights = _weights(model, network.example(config.side))
+        _orthogonal(weights, seed)
+        scaled = _unit_variance(model, weights, inputs) if kind == "lsuv" else 0
+        return {"orthogonal": len(weights), "scaled": scaled}
     return {}
 
 
@@ -81,22 +81,36 @@ def _predict(
     }
 
 
+def _weights(model: nn.Module, example: Tensor) -> dict[str, nn.Parameter]:
+    """Return the weights of linear maps and convolutions, whatever modules they are in."""
+    specs = cached_trace(model, example).specs
+    chosen = {n for n, s in specs.items() if s.role == "weight" and s.fan_in and len(s.shape) > 1}
+    return {name: p for name, p in model.named_parameters() if name in chosen}
+
+
 @torch.no_grad()
-def _orthogonal(model: nn.Module, seed: int) -> None:
-    """Make weights of layers orthogonal; each keeps its root mean square."""
+def _orthogonal(weights: dict[str, nn.Parameter], seed: int) -> None:
+    """Make weights orthogonal; each keeps its root mean square."""
     generator = make_generator(seed, "orthogonal")
-    for module in model.modules():
-        if isinstance(module, LAYERS) and module.weight.ndim > 1:
-            size = module.weight.norm()
-            nn.init.orthogonal_(module.weight, generator=generator)
-            module.weight.mul_(size / module.weight.norm().clamp_min(1e-12))
+    for weight in weights.values():
+        size = weight.norm()
+        nn.init.orthogonal_(weight, generator=generator)
+        weight.mul_(size / weight.norm().clamp_min(1e-12))
 
 
 @torch.no_grad()
-def _unit_variance(model: nn.Module, inputs: Tensor) -> None:
-    """Scale each layer, in the order they run, until its output has a variance of about 1."""
+def _unit_variance(model: nn.Module, weights: dict[str, nn.Parameter], inputs: Tensor) -> int:
+    """Scale each layer, in the order they run, until its output has a variance of about 1.
+
+    Layers are modules that have one of the weights and are called. Returns how many there are.
+    """
+    layers = {
+        model.get_submodule(path): weight
+        for name, weight in weights.items()
+        for path, _, last in [name.rpartition(".")]
+        if last == "weight"
+    }
     order: list[nn.Module] = []
-    layers = [m for m in model.modules() if isinstance(m, LAYERS)]
     hooks = [m.register_forward_hook(lambda module, *_: order.append(module)) for m in layers]
     model.train()
     model(inputs)
@@ -107,7 +121,8 @@ def _unit_variance(model: nn.Module, inputs: Tensor) -> None:
             variance = _output_variance(model, layer, inputs)
             if abs(variance - 1.0) < LSUV_TOLERANCE or variance < 1e-12:
                 break
-            layer.get_parameter("weight").div_(variance**0.5)
+            layers[layer].div_(variance**0.5)
+    return len(dict.fromkeys(order))
 
 
 def _output_variance(model: nn.Module, layer: nn.Module, inputs: Tensor) -> float:

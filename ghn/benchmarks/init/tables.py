@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
 
+from ghn.benchmarks.compare import mean_and_spread
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
 from ghn.training.tasks import format_score
 
@@ -12,7 +12,16 @@ __all__ = ["network_table", "summary_table"]
 
 
 def _difference(value: float, metric: str) -> str:
+    if math.isnan(value):
+        return "diverged"
     return f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.3f}"
+
+
+def _interval(low: float, high: float, metric: str) -> str:
+    ends = low, high
+    if not all(map(math.isfinite, ends)):
+        return "-"
+    return " to ".join(_difference(end, metric) for end in ends)
 
 
 def _reach(value: float) -> str:
@@ -33,7 +42,7 @@ def summary_table(result: InitResult) -> tuple[list[str], list[list[str]]]:
             rows.append([*row, *[""] * 7])
             continue
         ties = s.networks - s.wins - s.losses
-        interval = " to ".join(_difference(v, metric) for v in (s.low, s.high))
+        interval = _interval(s.low, s.high, metric)
         counts = map(str, (s.wins, ties, s.losses, s.worse))
         rows.append([*row, _difference(s.gain, metric), interval, *counts, _reach(s.reach)])
     return columns, rows
@@ -64,8 +73,7 @@ def network_table(result: InitResult) -> tuple[list[str], list[list[str]]]:
 
 
 def _spread(network: NetworkResult, start: str) -> str:
-    finals = [run.scores[-1][1] for run in network.runs[start]]
-    spread = statistics.stdev(finals) if len(finals) > 1 else 0.0
+    _, spread = mean_and_spread(network.finals(start))
     return _difference(spread, network.metric).lstrip("+")
 
 
@@ -73,5 +81,5 @@ def _against(network: NetworkResult, start: str, base: str) -> list[str]:
     if start == base:
         return ["", "", ""]
     gain = network.gain(start, base)
-    interval = " to ".join(_difference(v, network.metric) for v in (gain.low, gain.high))
+    interval = _interval(gain.low, gain.high, network.metric)
     return [_difference(gain.mean, network.metric), interval, _reach(gain.reach)]

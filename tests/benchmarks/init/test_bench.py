@@ -4,10 +4,16 @@ import dataclasses
 import json
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from ghn import GHN
 from ghn.benchmarks.init import InitConfig, bench, run_bench, save_result
 from ghn.benchmarks.init.curves import group_lines
-from ghn.errors import ConfigError
+from ghn.benchmarks.init.networks import find_network
+from ghn.benchmarks.init.starts import initialize
+from ghn.cli import app
+from ghn.errors import ConfigError, GHNError
 
 MODELS = ("vits:0:test", "convnets:1:test")
 
@@ -128,9 +134,96 @@ def test_all_starts_are_fit_to_run(tmp_path):
     assert len(set(first)) == len(first)  # all different
 
 
+MODELS_FILE = """
+import torch
+from torch import nn
+
+def frozen():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False)
+
+def wrong():
+    return nn.Sequential(nn.Conv2d(3, 10, 3))
+
+def raising():
+    return nn.Sequential(nn.Conv2d(1, 10, 3), nn.Flatten())
+"""
+
+
+def test_networks_that_cannot_be_trained_are_left_out_with_a_reason(tmp_path):
+    file = tmp_path / "nets.py"
+    file.write_text(MODELS_FILE)
+    bad = [f"{file}:{name}" for name in ("frozen", "wrong", "raising")]
+    settings = config(tmp_path / "out", models=(*bad, MODELS[1]), seeds=(1,), rates=(1e-3,))
+
+    result = run_bench(settings)
+
+    assert [n.name for n in result.networks] == [MODELS[1]]
+    assert "no parameter that could be trained" in result.failed[bad[0]]
+    assert "it emits [2, 10, 30, 30], not logits of shape [2, 'classes']" in result.failed[bad[1]]
+    assert "channels" in result.failed[bad[2]]
+
+
+def test_the_command_ends_with_status_1_if_a_network_was_left_out(tmp_path):
+    file = tmp_path / "nets.py"
+    file.write_text(MODELS_FILE)
+    flags = ["--data", "digits", "--steps", "1", "--batch", "4", "--rates", "1e-3", "--seeds", "1"]
+    flags += ["--scored", "8", "--tests", "2", "--jobs", "1", "--json", "--starts", "default"]
+    flags += ["--starts", "lsuv", "--models", f"{file}:wrong", "--models", MODELS[1]]
+
+    found = CliRunner().invoke(app, ["bench", "init", *flags, "--out", str(tmp_path / "a b")])
+
+    assert found.exit_code == 1
+    assert "Left out" in found.stderr
+    result = json.loads(found.stdout)
+    assert list(result["failed"]) == [f"{file}:wrong"]
+    assert f"'{tmp_path / 'a b'}'" in result["record"]["command"]
+
+
+def test_a_checkpoint_with_other_weights_is_measured_anew(tmp_path):
+    ghn = GHN.from_pretrained("vision-cifar10")
+    ghn.save_pretrained(tmp_path / "checkpoint")
+    start = f"ghn:{tmp_path / 'checkpoint'}"
+    settings = config(
+        tmp_path / "out", models=MODELS[1:], starts=("default", start), seeds=(1,), rates=(1e-3,)
+    )
+    first = run_bench(settings).networks[0].runs
+
+    with torch.no_grad():
+        for parameter in ghn.parameters():
+            parameter.mul_(0.5)
+    ghn.save_pretrained(tmp_path / "checkpoint")
+    second = run_bench(settings).networks[0].runs
+
+    assert second["default"] == first["default"]
+    assert second[start] != first[start]
+
+
+def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
+    network = find_network("gpts:1")
+    model = network.build({"vocabulary": 256, "context": 256}, seed=0)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    tokens = torch.randint(256, (2, 16), generator=torch.Generator().manual_seed(0))
+
+    notes = initialize(model, "lsuv", network, tokens, 0, InitConfig())
+
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    matrices = {n for n, p in model.named_parameters() if ".h." in n and p.ndim == 2}
+    assert matrices <= changed
+    assert changed - matrices <= {"gpt2.lm_head.weight"}
+    assert notes["scaled"] >= len(matrices)
+    weight = dict(model.named_parameters())["gpt2.transformer.h.0.mlp.c_fc.weight"].detach()
+    gram = weight @ weight.T
+    torch.testing.assert_close(gram / gram[0, 0], torch.eye(len(gram)), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"starts": ("default", "ghn:")}, "unknown start"),
+        ({"rates": (1e-3, float("nan"))}, "finite learning rates"),
+        ({"models": ("vits:1", "vits:1:test")}, "vits:1:test"),
+        ({"models": ("timm:resnet_18",)}, "resnet18"),
+        ({"starts": ("default", "ghn:nowhere")}, "vision-cifar10"),
         ({"starts": ("default", "magic")}, "unknown start 'magic'"),
         ({"starts": ("default", "ghn+magic")}, "ghn.noise, ghn.orthogonalize"),
         ({"starts": ("default", "lsuv+noise")}, "unknown start"),
@@ -140,5 +233,5 @@ def test_all_starts_are_fit_to_run(tmp_path):
     ],
 )
 def test_wrong_settings_are_named_before_anything_runs(tmp_path, changes, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(GHNError, match=message):
         run_bench(config(tmp_path, **changes))

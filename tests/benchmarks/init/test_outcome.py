@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from ghn.benchmarks.compare import Run
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult, bootstrap, steps_to
-from ghn.benchmarks.records import Record
+from ghn.benchmarks.init.save import save_result
+from ghn.benchmarks.records import Record, make_record
 
 
 def network(metric: str = "accuracy", **finals: list[float]) -> NetworkResult:
@@ -48,6 +50,40 @@ def test_seeds_that_agree_make_a_win_and_seeds_that_do_not_make_a_tie():
     assert network(a=[0.3, 0.3], b=[0.27, 0.28]).gain("b", "a").worse
 
 
+def test_a_single_seed_decides_nothing():
+    gain = network(a=[0.3], b=[0.1]).gain("b", "a")
+
+    assert gain.mean == pytest.approx(-0.2)
+    assert (gain.low, gain.high) == (-math.inf, math.inf)
+    assert gain.verdict == "tie"
+    assert not gain.worse
+
+
+def test_a_start_some_of_whose_runs_diverge_has_lost_and_one_that_is_compared_with_such_has_won():
+    found = network("bits per byte", a=[3.0, 3.1], b=[2.0, math.nan])
+
+    assert found.gain("b", "a").verdict == "loss"
+    assert found.gain("b", "a").worse
+    assert found.gain("a", "b").verdict == "win"
+    assert found.gain("b", "b").verdict == "tie"
+
+
+def test_what_diverged_is_shown_and_written(tmp_path):
+    finals = {"default": [3.0, 3.1], "ghn": [2.0, math.nan]}
+    networks = [network("bits per byte", **finals)]
+    networks = [dataclasses.replace(n, tried={s: {1e-3: 1.0} for s in finals}) for n in networks]
+    record = make_record("ghn bench init", (1, 2), {"name": "books/fit", "hash": "0"})
+    result = InitResult(InitConfig(), networks, record, 100, {"vits:0": "from ghn: too large"})
+
+    save_result(result, tmp_path)
+
+    text = (tmp_path / "result.md").read_text()
+    assert "diverged" in text
+    assert "Left out: vits:0, from ghn: too large" in text
+    assert "scored on the first 100 inputs" in text
+    assert json.loads((tmp_path / "result.json").read_text())["summary"][1]["losses"] == 1
+
+
 def test_fewer_bits_are_a_gain():
     gain = network("bits per byte", a=[3.0, 3.0], b=[2.5, 2.6]).gain("b", "a")
 
@@ -68,6 +104,6 @@ def test_the_rate_to_begin_with_is_one_that_networks_chose_and_half_of_them_at_m
     ]
 
     record = Record(command="", seeds=(), machine={}, versions={})
-    *_, summary = InitResult(InitConfig(), networks, record).summaries()
+    *_, summary = InitResult(InitConfig(), networks, record, 100, {}).summaries()
 
     assert summary.rate == 3e-3
