@@ -25,6 +25,7 @@ __all__ = [
     "append_line",
     "atomic_path",
     "cache_folder",
+    "expanded",
     "made_folder",
     "read_tensors",
     "sole_writer",
@@ -107,6 +108,14 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file, all of it or nothing."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` replaced by a home folder, where there is one of that user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -53,6 +53,8 @@ def root(
 ) -> None:
     """Graph hypernetworks for PyTorch: predict the parameters of any model.
 
+    Example: ghn predict timm:resnet18 -o weights.safetensors
+
     Exit status: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 Ctrl-C.
     """
 

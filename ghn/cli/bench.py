@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ __all__ = ["app"]
 app = typer.Typer(
     cls=LateCommands,
     no_args_is_help=True,
-    help="Measure this library: starts, speed and memory.",
+    help="Measure this library: starts, speed and memory.\n\nExample: ghn bench speed --json",
     add_completion=False,
 )
 
@@ -114,7 +115,7 @@ def run_mip(values: dict[str, Any]) -> None:
     config = mip.MIPConfig.from_dict(flags.collect(mip.MIPConfig, values, {}))
     with progress_bar("Training") as ticker:
         result = mip.run_mip(config, ticker)
-    command = " ".join(["ghn", *sys.argv[1:]])
+    command = shlex.join(["ghn", *sys.argv[1:]])
     record = make_record(command, config.seeds, mip.data_of(config)).to_dict()
     files = result.write(Path(config.results or config.out), record)
     if as_json:

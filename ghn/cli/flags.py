@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from ghn.config import Config
+from ghn.config import Config, plain_values
 from ghn.errors import ConfigError
 
 __all__ = ["build_command", "collect", "parameters"]
@@ -82,14 +82,16 @@ def collect(config: type[Config], given: dict[str, Any], base: dict[str, Any]) -
     Returns:
         Plain values for `config.from_dict`.
     """
-    merged: dict[str, Any] = json.loads(json.dumps(base))
+    merged: dict[str, Any] = plain_values(base, "settings")
     for path, hint, _, _ in _settings(config, ()):
         value = given.get(_variable(path))
         if value is None or value == []:
             continue
         place = merged
-        for part in path[:-1]:
+        for depth, part in enumerate(path[:-1], 1):
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{'.'.join(path[:depth])} must be a table of settings")
         place[path[-1]] = value if _flag_type(hint) is not None else _from_json(path, value)
     return merged
 

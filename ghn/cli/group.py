@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import typer
-from rich.markup import escape
 from typer.core import TyperGroup
 
-from ghn.cli.output import note
+from ghn.cli.output import complain, note
 from ghn.errors import GHNError
 
 __all__ = ["Commands", "LateCommands", "add_late"]
@@ -71,7 +70,7 @@ class Commands(LateCommands):
         except (GHNError, OSError) as error:
             if os.environ.get("GHN_DEBUG") == "1":
                 raise
-            note(f"[bold red]Error:[/] {escape(str(error))}")
+            complain(str(error))
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             note("Interrupted.")

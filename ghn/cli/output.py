@@ -19,8 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["note", "print_json", "print_table", "print_text", "progress_bar"]
+__all__ = ["complain", "note", "print_json", "print_table", "print_text", "progress_bar"]
 
 
 def print_text(text: str) -> None:
@@ -46,7 +47,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left"
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
@@ -57,7 +58,13 @@ def print_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """Write a remark to the standard error, out of the way of what a program reads."""
-    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+    Console(stderr=True).print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def complain(text: str) -> None:
+    """Write an error message to the standard error."""
+    message = Text.assemble(("Error:", "bold red"), " ", text)
+    Console(stderr=True).print(message, soft_wrap=True, highlight=False)
 
 
 class Ticker:

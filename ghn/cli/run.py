@@ -23,7 +23,7 @@ __all__ = ["app"]
 app = typer.Typer(
     cls=LateCommands,
     no_args_is_help=True,
-    help="Run a paper's method on its benchmarks.",
+    help="Run a paper's method on its benchmarks.\n\nExample: ghn run continual --help",
     add_completion=False,
 )
 

@@ -47,7 +47,7 @@ def run(values: dict[str, Any]) -> None:
     path = values.pop("config")
     try:
         base = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read settings from {path}: {error}") from error
     config = TrainConfig.from_dict(flags.collect(TrainConfig, values, base))
     with progress_bar("Training") as ticker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,10 +16,15 @@ from ghn.cli.models import AsJson, CheckpointName, given_options, shell_command
 from ghn.cli.output import print_json, print_table, print_text, progress_bar
 from ghn.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ghn.benchmarks.soundness import Soundness
+
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Model zoos and samplers: list, trace, sample.", add_completion=False
+    no_args_is_help=True,
+    help="Model zoos and samplers: list, trace, sample.\n\nExample: ghn zoo sample vits -n 5",
+    add_completion=False,
 )
 
 Pattern = Annotated[
@@ -160,7 +165,7 @@ def predict_family(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict whole models of a zoo and check that the predictions are sane.
+    """Predict whole models of a zoo and check that they are sane; exit status 1 if any fails.
 
     A sweep that was interrupted goes on where it stopped.
 
@@ -186,7 +191,13 @@ def predict_family(
     if as_json:
         models = [{**dataclasses.asdict(r), "sound": r.sound} for r in results]
         print_json({"summary": summary, "models": models})
-        return
+    else:
+        _print_checked(family, summary, results)
+    if summary["errors"]:
+        raise typer.Exit(1)
+
+
+def _print_checked(family: str, summary: dict[str, Any], results: list[Soundness]) -> None:
     rows = [
         [
             r.name,

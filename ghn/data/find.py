@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 from ghn.data.hub import HUB_PREFIX, fetch
-from ghn.errors import DataError
+from ghn.errors import ConfigError, DataError
 from ghn.io import cache_folder
 
-__all__ = ["find_data", "folder_hash"]
+__all__ = ["find_data", "folder_hash", "resolved"]
 
 
 def find_data(name: str, *, download: bool = True) -> Path:
@@ -47,6 +47,14 @@ def find_data(name: str, *, download: bool = True) -> Path:
         f"{given or 'not set'}), in {cached}, and {hub}. Set GHN_DATA to a folder that has it, or "
         "put it into the cache folder"
     )
+
+
+def resolved(name: str) -> Path:
+    """Return where a path leads now: what is kept in memory by name must not outlive a `chdir`."""
+    try:
+        return Path(name).resolve()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name!r} is no data set and no path: {error}") from error
 
 
 def folder_hash(folder: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from ghn.data.pictures import rgb
 from ghn.errors import DataError
 
 __all__ = ["HUB", "HUB_PREFIX", "fetch", "parquet_files", "read_images", "read_texts"]
@@ -29,6 +30,7 @@ HUB = {
 """Where the hub keeps the data sets that have names of their own."""
 
 _PATTERNS = {"wikitext2": "wikitext-2-raw-v1/*.parquet"}
+MOST_CLASSES = 100_000
 _LABELS = ("label", "fine_label", "labels", "class")
 _SPLITS = {"train": ("train",), "val": ("validation", "valid", "val"), "test": ("test",)}
 
@@ -74,9 +76,13 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
 
 
 def read_images(
-    files: list[Path],
+    files: list[Path], others: list[Path]
 ) -> tuple[list[Any], Int64[np.ndarray, " N"], tuple[str, ...]]:
     """Return pictures (PIL), labels and the classes' names of one split's files.
+
+    Args:
+        files: Of the split.
+        others: Of all splits: without names, there are as many classes as their labels say.
 
     Raises:
         DataError: If pyarrow is not installed, or the files hold no images with labels.
@@ -87,9 +93,15 @@ def read_images(
         tables = _read_tables(files)
         image, label = _image_columns(tables[0].schema)
         cells = [cell for table in tables for cell in table[image].to_pylist()]
-        images = [Image.open(io.BytesIO(c["bytes"])).convert("RGB") for c in cells]
-        labels = np.concatenate([table[label].to_numpy() for table in tables]).astype(np.int64)
-        return images, labels, _names(tables[0], label, labels)
+        images = [rgb(Image.open(io.BytesIO(c["bytes"]))) for c in cells]
+        labels = _labels(tables, label)
+        names = _names(tables[0], label)
+        if not names:
+            all_labels = _labels(_read_tables(others, [label]), label)
+            names = tuple(str(i) for i in range(int(all_labels.max()) + 1))
+        if labels.max() >= len(names) or len(names) > MOST_CLASSES:
+            raise ValueError(f"labels up to {labels.max()} are not of {len(names)} classes")
+        return images, labels, names
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot read {files[0]} as labelled images: {error}") from error
 
@@ -111,7 +123,17 @@ def read_texts(files: list[Path]) -> bytes:
         raise DataError(f"cannot read {files[0]} as texts: {error}") from error
 
 
-def _read_tables(files: list[Path]) -> list[Any]:
+def _labels(tables: list[Any], column: str) -> Int64[np.ndarray, " N"]:
+    """Return the labels of tables, one after another."""
+    if any(table[column].null_count for table in tables):
+        raise ValueError(f"some of {column!r} are missing")
+    labels = np.concatenate([table[column].to_numpy() for table in tables]).astype(np.int64)
+    if not len(labels) or labels.min() < 0:
+        raise ValueError(f"{column!r} must hold numbers of classes from 0, got {labels[:3]}")
+    return labels
+
+
+def _read_tables(files: list[Path], columns: list[str] | None = None) -> list[Any]:
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
@@ -119,7 +141,7 @@ def _read_tables(files: list[Path]) -> list[Any]:
             f"reading {files[0]} needs pyarrow: pip install 'ghn[data]', or put the data set into "
             "GHN_DATA in another layout"
         ) from error
-    return [pq.read_table(path) for path in files]
+    return [pq.read_table(path, columns=columns) for path in files]
 
 
 def _image_columns(schema: Any) -> tuple[str, str]:
@@ -138,10 +160,10 @@ def _image_columns(schema: Any) -> tuple[str, str]:
     return images[0], labels[0]
 
 
-def _names(table: Any, label: str, labels: Int64[np.ndarray, " N"]) -> tuple[str, ...]:
-    """Return the names that the hub's data sets keep beside their columns, else numbers."""
+def _names(table: Any, label: str) -> tuple[str, ...]:
+    """Return the names of classes that the hub's data sets keep beside their columns, if any."""
     try:
         info = json.loads(table.schema.metadata[b"huggingface"])
         return tuple(info["info"]["features"][label]["names"])
     except (TypeError, KeyError, ValueError):
-        return tuple(str(i) for i in range(int(labels.max()) + 1))
+        return ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from ghn.data.find import find_data, folder_hash
+from ghn.data.find import find_data, folder_hash, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_images
+from ghn.data.pictures import rgb
 from ghn.data.sheets import read_tiles
 from ghn.errors import ConfigError, DataError
 
@@ -31,6 +31,7 @@ SIDE = 32
 TILE = 32
 HELD_OUT = 5_000  # training images that choices are made on; never trained on with them held out
 SHIFT = 4
+BYTES_IN_IDX = 8  # the format's word for unsigned bytes
 
 Pictures = tuple[Sequence[Any] | np.ndarray, np.ndarray, tuple[str, ...]]
 """PIL pictures or an array of them, labels, names of the classes."""
@@ -86,16 +87,19 @@ def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
     """
     if split not in ("train", "test", "fit", "val"):
         raise ConfigError(f"split must be train, test, fit or val, got {split!r}")
-    whole = _load_whole(name, "test" if split == "test" else "train", side)
+    whole = _load_whole(name, "test" if split == "test" else "train", side, resolved(name))
     if split in ("train", "test"):
         return whole
     held = min(HELD_OUT, len(whole) // 5)
+    if not held:
+        raise DataError(f"{name} has {len(whole)} training images, too few to keep some for val")
     part = slice(0, len(whole) - held) if split == "fit" else slice(len(whole) - held, None)
     return dataclasses.replace(whole.take(part), name=f"{name}/{split}")
 
 
 @functools.lru_cache(maxsize=4)
-def _load_whole(name: str, split: str, side: int) -> ImageData:
+def _load_whole(name: str, split: str, side: int, place: Path) -> ImageData:
+    """Load a data set once; where a name leads depends on the working directory."""
     pictures: Sequence[Any] | np.ndarray
     if name == "digits":
         return _load_digits(split, side)
@@ -103,14 +107,17 @@ def _load_whole(name: str, split: str, side: int) -> ImageData:
         folder = find_data(name)
         files = parquet_files(folder, split)
         if files:
-            pictures, labels, classes = read_images(files)
+            others = [p for s in ("train", "test") for p in parquet_files(folder, s)]
+            pictures, labels, classes = read_images(files, others)
+        elif name.startswith(HUB_PREFIX):
+            raise DataError(f"{folder} has no parquet files of the split {split!r}")
         else:
             try:
                 pictures, labels, classes = _READERS[name](split, folder)
             except (OSError, EOFError, ValueError, KeyError) as error:
                 raise DataError(f"cannot read {name} ({split}) from {folder}: {error}") from error
-    elif Path(name).is_dir():
-        folder = Path(name)
+    elif place.is_dir():
+        folder = place
         pictures, labels, classes = _read_folder(split, folder)
     else:
         known = ", ".join([*_READERS, "digits"])
@@ -131,9 +138,7 @@ def _squares(pictures: Sequence[Any] | np.ndarray, side: int) -> UInt8[np.ndarra
     if isinstance(pictures, np.ndarray) and pictures.shape[1:] == (side, side, 3):
         return pictures
     loaded = (p if isinstance(p, Image.Image) else Image.fromarray(p) for p in pictures)
-    fitted = [
-        ImageOps.fit(p.convert("RGB"), (side, side), Image.Resampling.BILINEAR) for p in loaded
-    ]
+    fitted = [ImageOps.fit(rgb(p), (side, side), Image.Resampling.BILINEAR) for p in loaded]
     return np.stack([np.asarray(p) for p in fitted])
 
 
@@ -168,13 +173,25 @@ def _read_sheets(split: str, folder: Path) -> Pictures:
 def _read_mnist(split: str, folder: Path) -> Pictures:
     """Read MNIST's own files: a header of big-endian integers, then bytes."""
     stem = "t10k" if split == "test" else "train"
-    found = []
-    for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):
-        [path] = sorted(folder.glob(f"{stem}-{kind}-ubyte*")) or [folder / f"{stem}-{kind}-ubyte"]
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        found.append(np.frombuffer(data, np.uint8, offset=header))
-    side = math.isqrt(len(found[0]) // len(found[1]))
-    return found[0].reshape(-1, side, side), found[1], tuple("0123456789")
+    pixels = _read_idx(folder, f"{stem}-images-idx3")
+    labels = _read_idx(folder, f"{stem}-labels-idx1")
+    if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels) or labels.max() > 9:
+        raise ValueError(
+            f"images of shape {pixels.shape} with labels of shape {labels.shape} up to "
+            f"{labels.max()} are not images of ten digits"
+        )
+    return pixels, labels, tuple("0123456789")
+
+
+def _read_idx(folder: Path, stem: str) -> np.ndarray:
+    """Read bytes of as many axes as the file's header says, each with its size."""
+    path, *_ = sorted(folder.glob(f"{stem}-ubyte*")) or [folder / f"{stem}-ubyte"]
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    kind, axes = data[2], data[3]
+    shape = np.frombuffer(data, ">u4", count=axes, offset=4).astype(int)
+    if kind != BYTES_IN_IDX or len(data) != 4 + 4 * axes + shape.prod():
+        raise ValueError(f"{path.name} is damaged: {len(data)} bytes for the shape {tuple(shape)}")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 _READERS: dict[str, Callable[[str, Path], Pictures]] = {
@@ -192,8 +209,12 @@ def _read_folder(split: str, folder: Path) -> Pictures:
     tests = [folder / name for name in ("test", "val", "valid") if (folder / name).is_dir()]
     root = folder if not apart else tests[0] if split == "test" and tests else folder / "train"
     known = Image.registered_extensions()
-    classes = tuple(sorted(p.name for p in (folder / "train" if apart else folder).iterdir()
-                           if p.is_dir()))  # fmt: skip
+    classes = _folders(folder / "train" if apart else folder)
+    unknown = sorted({*_folders(root)} - {*classes})
+    if unknown:
+        raise DataError(f"{root} has classes that {folder / 'train'} lacks: {', '.join(unknown)}")
+    if len(classes) < 2:
+        raise DataError(f"{folder} has {len(classes)} folders of classes; at least two are needed")
     files = [
         (path, label)
         for label, name in enumerate(classes)
@@ -203,15 +224,24 @@ def _read_folder(split: str, folder: Path) -> Pictures:
     if not (apart and tests):
         files = [f for i, f in enumerate(files) if (i % 10 == 9) == (split == "test")]
     if not files:
-        raise DataError(f"{root} holds no images in folders of classes")
-    try:
-        pictures = [Image.open(path).convert("RGB") for path, _ in files]
-    except OSError as error:
-        raise DataError(f"cannot read the images of {root}: {error}") from error
+        few = "" if apart and tests else ", or fewer than ten to take test images from"
+        raise DataError(f"{root} holds no images in folders of classes{few}")
+    pictures = []
+    for path, _ in files:
+        try:
+            pictures.append(rgb(Image.open(path)))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {path}: {error}") from error
     # In a fixed order that mixes the classes, so that any part of it has all of them.
     order = np.random.default_rng(0).permutation(len(files))
     labels = np.array([label for _, label in files])
     return [pictures[i] for i in order], labels[order], classes
+
+
+def _folders(folder: Path) -> tuple[str, ...]:
+    """Return the names of a folder's folders, without those that programs leave behind."""
+    names = (p.name for p in folder.iterdir() if p.is_dir())
+    return tuple(sorted(n for n in names if not n.startswith((".", "__"))))
 
 
 def normalize(images: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:

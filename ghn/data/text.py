@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import lzma
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ghn.data.find import find_data
+from ghn.data.find import find_data, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
 from ghn.errors import ConfigError, DataError
 from ghn.io import atomic_path, cache_folder
@@ -30,6 +31,7 @@ __all__ = ["BYTES", "TextData", "load_text", "token_entropies"]
 
 BYTES = 256
 TEXTS = ("books", "wikitext2", "tinyshakespeare")
+SELDOM = 0.01  # what every pair of tokens counts more than it occurs
 HELD_OUT = 0.05  # of a text in one file: one such part for validation, one for the test
 # A file's name in each split, without its suffix; the first that exists is read.
 _STEMS = {"train": ("train",), "val": ("valid", "validation", "val"), "test": ("test",)}
@@ -86,8 +88,8 @@ def load_text(name: str, split: str = "train", vocabulary: int = BYTES) -> TextD
         name: `"books"`, `"wikitext2"` or `"tinyshakespeare"` (see `ghn.data.find` for where they
             are looked for), `"hf:OWNER/NAME"` for a data set with a column of texts on the Hugging
             Face hub, or a path to your own: a folder with `train.txt`, `valid.txt` and `test.txt`,
-            or one file (`.txt`, `.txt.gz`, `.txt.xz`), whose last tenth is kept for `"val"` and
-            `"test"`.
+            or one file (`.txt`, `.txt.gz`, `.txt.xz`), alone in a folder or not, whose last tenth
+            is kept for `"val"` and `"test"`.
         split: `"train"`, `"val"` or `"test"`; `"fit"` is `"train"`, as `"val"` is apart from it.
         vocabulary: 256 for bytes; more for a byte-level BPE of that many tokens, learned from the
             training split and kept in the cache folder.
@@ -100,7 +102,7 @@ def load_text(name: str, split: str = "train", vocabulary: int = BYTES) -> TextD
         raise ConfigError(f"split must be train, val, test or fit, got {split!r}")
     if vocabulary < BYTES:
         raise ConfigError(f"vocabulary must be at least {BYTES}, the bytes, got {vocabulary}")
-    return _load(name, "train" if split == "fit" else split, vocabulary)
+    return _load(name, "train" if split == "fit" else split, vocabulary, resolved(name))
 
 
 def token_entropies(counted: TextData, text: TextData) -> tuple[float, float]:
@@ -117,16 +119,21 @@ def token_entropies(counted: TextData, text: TextData) -> tuple[float, float]:
     size = counted.vocabulary
     known, coded = counted.tokens.long(), text.tokens.long()
     singles = known.bincount(minlength=size).double() + 1.0
-    pairs = (known[:-1] * size + known[1:]).bincount(minlength=size * size).double() + 0.01
-    pairs = pairs.reshape(size, size)
     single = -(singles / singles.sum()).log()[coded].sum()
-    paired = -(pairs / pairs.sum(1, keepdim=True)).log()[coded[:-1], coded[1:]].sum()
+    # Only pairs that occur are counted: all of them would be a matrix of vocabulary by vocabulary.
+    kinds, counts = (known[:-1] * size + known[1:]).unique(return_counts=True)
+    wanted = coded[:-1] * size + coded[1:]
+    places = torch.searchsorted(kinds, wanted).clamp_max(len(kinds) - 1)
+    found = torch.where(kinds[places] == wanted, counts[places], 0).double() + SELDOM
+    firsts = known[:-1].bincount(minlength=size).double() + SELDOM * size
+    paired = -(found / firsts[coded[:-1]]).log().sum()
     bits = math.log(2) * text.bytes
     return single.item() / bits, paired.item() / bits
 
 
 @functools.lru_cache(maxsize=8)
-def _load(name: str, split: str, vocabulary: int) -> TextData:
+def _load(name: str, split: str, vocabulary: int, place: Path) -> TextData:
+    """Load a text once; where a name leads depends on the working directory."""
     text = _read(name, split)
     if vocabulary == BYTES:
         tokens = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).astype(np.int32))
@@ -149,7 +156,7 @@ def _read(name: str, split: str) -> bytes:
         return _read_place(place, split)
     except DataError:
         raise
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"cannot read {place}: {error}") from error
 
 
@@ -159,12 +166,12 @@ def _read_place(place: Path, split: str) -> bytes:
     if place.is_file():
         return _part(_decompress(place), split)
     files = [p for p in sorted(place.iterdir()) if p.suffix in _DECOMPRESS and ".txt" in p.name]
+    if len(files) == 1:
+        return _part(_decompress(files[0]), split)
     named = {p.name.partition(".")[0]: p for p in files}
     for stem in _STEMS[split]:
         if stem in named:
             return _decompress(named[stem])
-    if len(files) == 1:
-        return _part(_decompress(files[0]), split)
     raise DataError(
         f"{place} has no text for {split!r}: it holds {', '.join(p.name for p in files) or 'none'}"
     )

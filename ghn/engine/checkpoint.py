@@ -21,7 +21,7 @@ from torch import Tensor
 from ghn.config import Config
 from ghn.errors import CheckpointError, ConfigError
 from ghn.graphs.ops import OPERATORS, ROLES, VOCABULARY_VERSION
-from ghn.io import atomic_path
+from ghn.io import atomic_path, expanded
 from ghn.registry import unknown_name
 
 if TYPE_CHECKING:
@@ -76,10 +76,12 @@ def load_ghn(name: str | Path, **download: Any) -> GHN:
 
 def find_checkpoint(name: str | Path, **download: Any) -> Path:
     """Return the local folder of a checkpoint, downloading it if the name is a hub id."""
+    if not isinstance(name, str | Path):
+        raise ConfigError(f"a checkpoint is a name, a folder or a hub id, got {name!r}")
     embedded = embedded_checkpoints()
     if str(name) in embedded:
         return embedded[str(name)]
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return folder
     text = str(name)

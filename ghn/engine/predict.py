@@ -153,6 +153,8 @@ def predict_params(
         >>> print(predict_params(model))                # doctest: +SKIP
     """
     start = time.perf_counter()
+    if recalibrate is not None and not isinstance(recalibrate, Iterable):
+        raise ConfigError(f"recalibrate= needs batches, got {recalibrate!r}")
     batches = None if recalibrate is None else list(recalibrate)
     if batches == []:
         raise ConfigError("recalibrate= needs at least one batch, got none; or leave it out")
@@ -162,7 +164,8 @@ def predict_params(
     settings = _Settings(
         checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
     )
-    plan = _plan(inner, example_inputs, graph, settings, dtype)
+    with torch.device("cpu"):  # the caller may be building models on the meta device
+        plan = _plan(inner, example_inputs, graph, settings, dtype)
     real = {n: r for n, r in plan.recipes.items() if not plan.parameters[n].is_meta}
     meta = {n: r for n, r in plan.recipes.items() if n not in real}
     check_targets(real, plan.parameters)
@@ -246,7 +249,8 @@ def predict_state_dict(
     settings = _Settings(
         checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
     )
-    plan = _plan(inner, example_inputs, graph, settings, dtype)
+    with torch.device("cpu"):  # the caller may be building models on the meta device
+        plan = _plan(inner, example_inputs, graph, settings, dtype)
     tensors: dict[str, Tensor] = {}
     for name, recipe in plan.recipes.items():
         like = plan.parameters[name]
@@ -286,7 +290,7 @@ def _plan(
     found = run_hypernetwork(hypernetwork, graph, set(names), condition) if names else {}
     recipes = {name: found[name] for name in names}
     check_recipes(recipes, parameters, dtype)
-    if settings.noise or settings.orthogonalize:
+    if settings.noise != 0 or settings.orthogonalize:
         recipes = refine(
             recipes,
             graph,

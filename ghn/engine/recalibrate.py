@@ -39,8 +39,8 @@ def recalibrate_statistics(
         only: The BatchNorm modules to measure; all by default. The others keep their statistics.
 
     Raises:
-        InputError: If the forward pass fails on a batch. Statistics are then undefined: the caller
-            restores them.
+        InputError: If the forward pass fails on a batch, or the statistics are not finite. They are
+            then undefined: the caller restores them.
     """
     device = next(model.parameters()).device
     with _averaging(model, only), torch.random.fork_rng(cuda_devices(model)), torch.no_grad():
@@ -54,6 +54,17 @@ def recalibrate_statistics(
                     f"recalibrating BatchNorm statistics failed on batch {index}: {error}. The "
                     "model was left as it was; pass batches that its forward pass accepts"
                 ) from error
+        for norm in batch_norms(model):
+            if norm.training and not _finite(norm):
+                raise InputError(
+                    "recalibrating BatchNorm statistics gave some that are not finite; the model "
+                    "was left as it was. Look for nan in the batches, or in what it computes"
+                )
+
+
+def _finite(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    statistics = (norm.running_mean, norm.running_var)
+    return all(bool(t.isfinite().all()) for t in statistics if t is not None)
 
 
 @contextmanager

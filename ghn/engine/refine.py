@@ -11,6 +11,7 @@ fine-tune; the polar factor in place of a QR decomposition, and the size that is
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 
 import torch
@@ -53,7 +54,8 @@ def refine(
     Raises:
         ConfigError: If noise is negative, not finite or no number.
     """
-    if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+    number = isinstance(noise, numbers.Real) and not isinstance(noise, bool)
+    if not number or not 0 <= noise < math.inf:
         raise ConfigError(f"noise must be a finite number of at least 0, got {noise!r}")
     result = dict(recipes)
     for name, recipe in recipes.items():
@@ -63,9 +65,13 @@ def refine(
             continue
         values = expand(recipe)
         size = values.square().mean().sqrt()
-        share = max(noise, OPEN_DIRECTIONS if turn else 0.0)
-        drawn = torch.randn(values.shape, generator=make_generator(seed, "noise", name))
-        values = values + share * size * drawn.to(values)
+        share = max(float(noise), OPEN_DIRECTIONS if turn else 0.0)
+        generator = make_generator(seed, "noise", name)
+        # In one type, whatever torch's default is: another one would draw other numbers.
+        drawn = torch.randn(values.shape, generator=generator, dtype=torch.float32).to(values)
+        # The sum's size is set below; above 1 it is the weights that shrink, lest noise overflows.
+        large = max(share, 1.0)
+        values = values / large + share / large * size * drawn
         if turn:
             transposed = graph.nodes[spec.node].op == "conv_transpose"
             values = _orthogonal(values, spec, transposed=transposed)

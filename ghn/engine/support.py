@@ -78,6 +78,15 @@ class Support(Config):
             widest=widest,
         )
 
+    def joined(self: S, other: Support) -> S:
+        """Return what occurred in one training or in another."""
+        return self.replace(
+            uses=tuple(sorted({*self.uses, *other.uses})),
+            classes=tuple(sorted({*self.classes, *other.classes})),
+            image_channels=tuple(sorted({*self.image_channels, *other.image_channels})),
+            widest=max(self.widest, other.widest),
+        )
+
     def reason(self, graph: ParamGraph, spec: ParamSpec) -> Reason | None:
         """Return why a parameter should keep its own values, or None if it may be predicted.
 

@@ -53,7 +53,8 @@ class TrainConfig(Config):
             bounded by `ghn.spread` without it.
         ema: Decay of the averaged weights, which are what is exported.
         seed: Of the initial weights and of what each step draws.
-        mixed_precision: `"no"`, `"bf16"` or `"fp16"`, for running the target networks.
+        mixed_precision: `"bf16"` or `"fp16"`, for running the target networks; `"no"` for what
+            `accelerate launch` says, else none.
         workers: Processes that prepare batches ahead.
         tracker: Where accelerate reports records: `"tensorboard"`, another of its trackers, or
             `"none"`.

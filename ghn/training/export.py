@@ -11,7 +11,7 @@ import torch
 
 from ghn.data import TextData, load_text, token_entropies
 from ghn.engine.support import Support
-from ghn.errors import CheckpointError
+from ghn.errors import CheckpointError, ConfigError
 from ghn.io import write_text
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import INPUTS, Evaluation, evaluate, held_out_split
@@ -34,6 +34,9 @@ def export(
 ) -> dict[str, Evaluation]:
     """Write a run's averaged hypernetwork as a checkpoint with a model card.
 
+    Its support is what occurred in the networks that the run's steps took, and that of the
+    checkpoint that the run began with.
+
     Args:
         run: Folder of a run that `train` wrote.
         folder: Where the checkpoint goes.
@@ -48,20 +51,28 @@ def export(
         The evaluation of each split, measured with the weights as stored; none for 0 networks.
 
     Raises:
+        ConfigError: If `networks` is negative, or `inputs` not positive.
         CheckpointError: If the folder holds no run with a checkpoint.
     """
+    if networks < 0 or (inputs is not None and inputs < 1):
+        raise ConfigError(
+            f"networks must be at least 0 and inputs at least 1, got {networks=}, {inputs=}"
+        )
     trainer = _load_run(Path(run))
     config = trainer.config
-    graphs = [trainer.pool[i].graph for i in range(len(trainer.pool))]
+    drawn = trainer.drawn()
+    support = Support.from_graphs(trainer.pool[i].graph for i in drawn)
     ghn = trainer.averaged()
-    ghn.config = ghn.config.replace(support=Support.from_graphs(graphs))
+    ghn.config = ghn.config.replace(support=support.joined(ghn.config.support))
     ghn.save_pretrained(folder, dtype=dtype)
     stored = type(ghn).from_pretrained(folder).eval()
     settings = config.replace(eval_networks=networks)
     splits = EVALUATED if networks else ()
     found = {split: evaluate(stored, settings, split, inputs) for split in splits}
     count = inputs or INPUTS[config.modality]
-    card = _card(Path(folder).name, trainer, found, command, count)
+    inside = Path(folder).parent.resolve() == Path(run).resolve()
+    title = Path(run if inside else folder).resolve().name
+    card = _card(title, trainer, found, command, count)
     write_text(Path(folder) / "README.md", card)
     return found
 
@@ -71,6 +82,8 @@ def _load_run(run: Path) -> Trainer:
         settings = json.loads((run / "config.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{run} holds no run: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{run / 'config.json'} is damaged: {error}") from error
     trainer = Trainer(TrainConfig.from_dict(settings).replace(out=str(run)))
     if not trainer.resume():
         raise CheckpointError(f"{run} holds no checkpoint yet; train for a few minutes first")
@@ -87,6 +100,7 @@ def _card(
 ) -> str:
     config, task = trainer.config, trainer.task
     count = sum(p.numel() for p in trainer.ghn.parameters())
+    different = len({repr(trainer.pool.architecture(i)) for i in trainer.drawn()})
     families = ", ".join(
         f"{f} ({s:.0%})" for f, s in zip(config.families, config.shares, strict=True)
     )
@@ -98,7 +112,7 @@ def _card(
             f"{_READS[config.modality]}.",
             "",
             f"- **Data**: `{task.name}` (hash `{task.hash}`){_AUGMENTED[config.modality]}.",
-            f"- **Networks**: {config.pool:,} sampled by `ghn.zoo`: {families}.",
+            f"- **Networks**: {different:,} different ones, sampled by `ghn.zoo`: {families}.",
             f"- **Training**: {trainer.step:,} steps of {config.meta_batch} networks, each on "
             f"{config.batch} inputs, seed {config.seed}, {trainer.seconds / 3600:.2f} hours, "
             f"{trainer.skipped} networks skipped. Exported on {platform.machine()} with "

@@ -19,18 +19,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ghn.engine.hypernet import GHN
-from ghn.errors import ConfigError
+from ghn.errors import CheckpointError, ConfigError
 from ghn.io import sole_writer, write_json, write_text
 from ghn.rng import make_generator, preserve_global_state
 from ghn.training.config import TrainConfig
-from ghn.training.evaluate import evaluate
+from ghn.training.evaluate import evaluate, held_out_split
 from ghn.training.muon import make_optimizers
 from ghn.training.schedule import rise_and_fall
 from ghn.training.start import first_hypernetwork
@@ -50,8 +49,9 @@ class StepRecord:
 
     Attributes:
         step: Steps taken so far.
-        loss: Mean cross-entropy over the step's networks, in nats; those skipped left out.
-        accuracy: Mean accuracy on the step's labels: classes, or next tokens.
+        loss: Mean cross-entropy over networks since the last record, in nats; those skipped left
+            out, nan if all were (null in the log).
+        accuracy: Mean accuracy on the labels, of the same: classes, or next tokens.
         skipped: Networks left out since the run began because something was not finite: their
             loss, its gradient, or the step's gradient in the hypernetwork.
         lr: Learning rate.
@@ -78,16 +78,31 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         from accelerate import Accelerator
+        from accelerate.tracking import get_available_trackers
+        from accelerate.utils import LoggerType
 
+        trackers = get_available_trackers()
+        if config.tracker != "none" and LoggerType(config.tracker) not in trackers:
+            raise ConfigError(
+                f"tracker {config.tracker!r} is not installed; install it, or choose 'none'"
+            )
+        precision = config.mixed_precision
+        try:
+            self.accelerator = Accelerator(
+                # Said outright, or several processes on a CPU would each think to be alone.
+                cpu=not torch.accelerator.is_available(),
+                # None leaves it to `accelerate launch`.
+                mixed_precision=None if precision == "no" else precision,
+                log_with=None if config.tracker == "none" else config.tracker,
+                project_dir=config.out,
+            )
+        except ValueError as error:  # this process has one of another precision
+            raise ConfigError(f"mixed_precision={precision!r}: {error}") from error
+        config = config.replace(mixed_precision=str(self.accelerator.mixed_precision))
         self.config = config
-        self.accelerator = Accelerator(
-            # Said outright, or several processes on a CPU would each think to be alone.
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision=config.mixed_precision,
-            log_with=None if config.tracker == "none" else config.tracker,
-            project_dir=config.out,
-        )
         self.task = make_task(config, config.split)
+        if config.eval_networks:
+            make_task(config, held_out_split(config))  # what is missing is told now, not in hours
         self.ghn = first_hypernetwork(config).to(self.accelerator.device)
         self.optimizers = make_optimizers(
             self.ghn, config.optimizer, config.lr, config.weight_decay
@@ -106,8 +121,14 @@ class Trainer:
         if folder is None:
             return False
         rest = load_state(folder, self.ghn, self.optimizers, self.average)
-        self.step, self.skipped = rest["step"], rest["skipped"]
-        self.seconds = rest["seconds"]
+        try:
+            self.step, self.skipped = rest["step"], rest["skipped"]
+            self.seconds = rest["seconds"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{folder} is damaged (no {error} in it); remove it to go on from the checkpoint "
+                "before it"
+            ) from error
         return True
 
     def save(self) -> Path:
@@ -127,11 +148,13 @@ class Trainer:
         return config.lr * share
 
     def take_step(self, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Take one step on a batch; return the mean loss and accuracy of its networks."""
-        config, accelerator = self.config, self.accelerator
+        """Take one step on a batch; return the mean loss and accuracy of its networks.
+
+        Both are nan if all networks are skipped.
+        """
+        accelerator = self.accelerator
         inputs, labels = inputs.to(accelerator.device), labels.to(accelerator.device)
-        draws = make_generator(config.seed, "networks", self.step)
-        chosen = torch.randint(len(self.pool), (config.meta_batch,), generator=draws).tolist()
+        chosen = self.draw(self.step)
         mine = chosen[accelerator.process_index :: accelerator.num_processes]
         targets = [self.pool[i] for i in mine]
         emitted = self.ghn([t.graph for t in targets]) if targets else []
@@ -152,12 +175,22 @@ class Trainer:
         if kept:
             heads = [tensor for n in kept for tensor in emitted[n].values()]
             torch.autograd.backward(heads, [tensor for n in kept for tensor in found[n]])
-        sums = [sum(rows[n][i] for n in kept) for i in (0, 1)]
+        sums = [sum((rows[n][i] for n in kept), 0.0) for i in (0, 1)]
         loss_sum, hits, count = self._reduce([*sums, float(len(kept))])
         self.skipped += len(chosen) - int(count)
         if not self._update():
             self.skipped += int(count)
-        return loss_sum / max(count, 1), hits / max(count, 1)
+        return (loss_sum / count, hits / count) if count else (math.nan, math.nan)
+
+    def draw(self, step: int) -> list[int]:
+        """Return which networks of the pool a step takes."""
+        draws = make_generator(self.config.seed, "networks", step)
+        count = (self.config.meta_batch,)
+        return torch.randint(len(self.pool), count, generator=draws).tolist()
+
+    def drawn(self) -> list[int]:
+        """Return the networks of the pool that the steps so far took."""
+        return sorted({index for step in range(self.step) for index in self.draw(step)})
 
     def _gradients(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
         """Return a network's share of the gradients."""
@@ -234,19 +267,28 @@ def train(
         The trainer at its last step.
 
     Raises:
-        ConfigError: If the folder holds a run with other settings, or another process writes to it.
-        DataError: If the data cannot be found.
+        ConfigError: If the folder holds a run with other settings, or one that has taken more
+            steps, or another process writes to it.
+        DataError: If the data, or what is held out of them, cannot be found.
+        CheckpointError: If the folder's run is damaged.
     """
-    trainer = Trainer(config)
-    if not trainer.accelerator.is_main_process:
-        trainer.resume()
-        for _ in _steps(trainer):
-            pass
-        return trainer
-    with sole_writer(config.out):
-        _claim(Path(config.out), config)
-        trainer.resume()
-        _write_log(trainer, progress)
+    with preserve_global_state():
+        trainer = Trainer(config)
+        if not trainer.accelerator.is_main_process:
+            trainer.resume()
+            for _ in _steps(trainer):
+                pass
+            return trainer
+        with sole_writer(config.out):
+            _check_run(Path(config.out), trainer.config)
+            trainer.resume()
+            if trainer.step > config.steps:
+                raise ConfigError(
+                    f"the run in {config.out} has taken {trainer.step} steps, got "
+                    f"steps={config.steps}; choose another out folder for a shorter run"
+                )
+            write_json(Path(config.out) / "config.json", trainer.config.to_dict())
+            _write_log(trainer, progress)
     return trainer
 
 
@@ -258,7 +300,9 @@ def _write_log(trainer: Trainer, progress: Callable[[StepRecord], None]) -> None
     _trim(path, trainer.step)
     with path.open("a", encoding="utf-8") as log:
         for record in _steps(trainer):
-            log.write(json.dumps(dataclasses.asdict(record)) + "\n")
+            values = dataclasses.asdict(record)
+            plain = {k: None if v != v else v for k, v in values.items()}  # nan is no JSON
+            log.write(json.dumps(plain) + "\n")
             log.flush()
             accelerator.log(_scalars(record), step=record.step)
             progress(record)
@@ -274,34 +318,46 @@ def _scalars(record: StepRecord) -> dict[str, float]:
     return {**values, **{f"held_out/{family}": score for family, score in held_out.items()}}
 
 
-def _claim(out: Path, config: TrainConfig) -> None:
-    """Write the settings; those of a run to be resumed must agree in all but their end."""
+def _check_run(out: Path, config: TrainConfig) -> None:
+    """Check that the settings of a run to be resumed agree in all but its end."""
     path = out / "config.json"
-    wanted: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
-    if path.exists():
+    if not path.exists():
+        return
+    try:
         # Settings that the run did not know yet had their defaults.
         known = TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        found = json.loads(json.dumps(known.to_dict()))
-        changed = sorted(k for k in wanted.keys() - MOVABLE if found[k] != wanted[k])
-        if changed:
-            raise ConfigError(
-                f"{out} holds a run with other settings ({', '.join(changed)}); choose another out "
-                "folder, or remove this one"
-            )
-    write_json(path, wanted)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); remove {out}") from error
+    wanted, found = (json.loads(json.dumps(c.to_dict())) for c in (config, known))
+    changed = sorted(k for k in wanted.keys() - MOVABLE if found[k] != wanted[k])
+    if changed:
+        raise ConfigError(
+            f"{out} holds a run with other settings ({', '.join(changed)}); choose another out "
+            "folder, or remove this one"
+        )
 
 
 def _trim(log: Path, step: int) -> None:
-    """Remove the records of steps that will be taken again, and a line cut short by a crash."""
+    """Remove the records of steps that will be taken again, and lines that a crash damaged."""
     if not log.exists():
         return
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    complete = [line for line in lines if line.endswith("\n")]
-    write_text(log, "".join(line for line in complete if json.loads(line)["step"] <= step))
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    write_text(log, "".join(line for line in lines if _is_record(line, step)))
+
+
+def _is_record(line: str, last: int) -> bool:
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= last
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _steps(trainer: Trainer, every: int = 50) -> Iterator[StepRecord]:
-    """Take the remaining steps; yield a record every few, save every few minutes."""
+    """Take the remaining steps; yield a record every few, save every few minutes.
+
+    Records are of the same steps whether or not a run was interrupted; the first one after a
+    resumption sums up the steps since.
+    """
     config = trainer.config
     writes = trainer.accelerator.is_main_process
     batches = DataLoader(
@@ -312,12 +368,15 @@ def _steps(trainer: Trainer, every: int = 50) -> Iterator[StepRecord]:
     )
     losses: list[float] = []
     hits: list[float] = []
+    steps = 0
     saved = since = time.monotonic()
     for inputs, labels in batches:
         began = time.monotonic()
         loss, hit = trainer.take_step(inputs, labels)
-        losses.append(loss)
-        hits.append(hit)
+        if not math.isnan(loss):
+            losses.append(loss)
+            hits.append(hit)
+        steps += 1
         trainer.seconds += time.monotonic() - began
         last = trainer.step == config.steps
         if writes and (last or time.monotonic() - saved > config.checkpoint_seconds):
@@ -328,14 +387,14 @@ def _steps(trainer: Trainer, every: int = 50) -> Iterator[StepRecord]:
         evaluates = writes and config.eval_every and config.eval_networks
         if evaluates and (last or trainer.step % config.eval_every == 0):
             held_out = evaluate(trainer.averaged(), config).by_family()
-        if last or held_out is not None or len(losses) == every:
+        if last or held_out is not None or trainer.step % every == 0:
             yield StepRecord(
                 step=trainer.step,
-                loss=sum(losses) / len(losses),
-                accuracy=sum(hits) / len(hits),
+                loss=sum(losses) / len(losses) if losses else math.nan,
+                accuracy=sum(hits) / len(hits) if hits else math.nan,
                 skipped=trainer.skipped,
                 lr=trainer.learning_rate(),
-                networks_per_second=config.meta_batch * len(losses) / taken,
+                networks_per_second=config.meta_batch * steps / taken,
                 held_out=held_out,
             )
-            losses, hits, since = [], [], time.monotonic()
+            losses, hits, steps, since = [], [], 0, time.monotonic()

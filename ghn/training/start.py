@@ -44,6 +44,7 @@ def first_hypernetwork(config: TrainConfig) -> GHN:
                     f"{type(ours).__name__}; leave ghn out to take the checkpoint's"
                 )
         _take_over(fresh, found)
+        fresh.config = fresh.config.replace(support=found.config.support)
         found = fresh
     return found.train().requires_grad_(True)
 

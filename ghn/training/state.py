@@ -53,6 +53,9 @@ def save_state(
         optimizers: Of the model's parameters, each in one of them.
         average: Averaged weights, by name.
         rest: JSON values: counters and settings.
+
+    Raises:
+        CheckpointError: If it cannot be written.
     """
     tensors = {f"model/{k}": v.detach() for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.items()}
@@ -65,7 +68,10 @@ def save_state(
         shutil.rmtree(left, ignore_errors=True)
     temporary = final.with_suffix(".tmp")
     temporary.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / TENSORS)
+    try:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / TENSORS)
+    except SafetensorError as error:  # a full disk, most likely
+        raise CheckpointError(f"cannot write {temporary / TENSORS}: {error}") from error
     text = json.dumps({"step": step, **rest}, indent=1)
     (temporary / REST).write_text(text, encoding="utf-8")
     for path in temporary.iterdir():
@@ -92,7 +98,7 @@ def load_state(
     try:
         tensors = load_file(folder / TENSORS)
         rest: dict[str, Any] = json.loads((folder / REST).read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{folder} is damaged ({error}); remove it to go on from the checkpoint before it"
         ) from error

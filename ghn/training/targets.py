@@ -97,12 +97,11 @@ class TargetPool:
 
     def __getitem__(self, index: int) -> Target:
         if index not in self._targets:
-            family = self._family[index]
-            config = sample(family, self._seed + index, self._split)
-            fitted = SAMPLERS[family].fit_to(config, self._settings)
-            self._targets[index] = make_target(family, fitted)
+            self._targets[index] = make_target(*self.architecture(index))
         return self._targets[index]
 
-    def seen(self) -> list[Target]:
-        """Return the networks drawn so far."""
-        return [self._targets[i] for i in sorted(self._targets)]
+    def architecture(self, index: int) -> tuple[str, Config]:
+        """Return the family and the architecture of a network."""
+        family = self._family[index]
+        config = sample(family, self._seed + index, self._split)
+        return family, SAMPLERS[family].fit_to(config, self._settings)

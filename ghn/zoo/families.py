@@ -51,7 +51,7 @@ class Family:
         """Return the name of a random model, without the prefix; the same seed gives the same one.
 
         Args:
-            seed: Any integer.
+            seed: Any integer; of a sampler, whose networks it names, from 0.
             split: Of a sampler, `"train"` by default; see `ghn.zoo.sample`. A library has none.
 
         Raises:
@@ -78,7 +78,11 @@ class Family:
             UnknownNameError: If there is no such model; the message suggests near ones.
             ConfigError: If the model cannot be built with these arguments.
         """
-        with torch.device(device) if device is not None else contextlib.nullcontext():
+        try:
+            place = torch.device(device) if device is not None else contextlib.nullcontext()
+        except RuntimeError as error:
+            raise ConfigError(f"device={device!r} is none of torch's: {error}") from error
+        with place:
             try:
                 return self.make(model, arguments)
             except GHNError:
@@ -106,6 +110,8 @@ class _SampledFamily(Family):
     """The networks of a sampler, named by seed and split."""
 
     def sample(self, seed: int, split: str | None = None) -> str:
+        if seed < 0:
+            raise ConfigError(f"a network of {self.name} is named by a seed from 0, got {seed}")
         sample(self.name, seed, split or "train")  # tells unknown splits
         return f"{seed}:{split or 'train'}"
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ghn.errors import ConfigError
+from ghn.io import expanded
 from ghn.registry import unknown_name
 from ghn.zoo.families import Family, bare_transformers, find_family
 
@@ -66,7 +66,7 @@ def _source(family: str, bare: bool) -> Family:
 
 
 def _from_file(file: str, factory: str, arguments: dict[str, Any]) -> nn.Module:
-    path = Path(file).expanduser().resolve()
+    path = expanded(file).resolve()
     if not path.is_file():
         raise ConfigError(f"no file {file!r}; a model in a file is named path/to/file.py:factory")
     # A name of its own: a user's random.py must not stand in for the standard library's.

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ghn.cli import app
 from ghn.cli.group import Commands
+from ghn.cli.output import complain, note, print_table
 from ghn.errors import ConfigError
 
 
@@ -72,13 +73,49 @@ def test_debugging_shows_the_error_itself(monkeypatch):
         "zoo#predict",
         "bench#speed",
         "bench#predict",
+        "bench#init",
+        "zoo",
+        "bench",
+        "run",
+        "",
     ],
 )
 def test_every_command_explains_itself_with_an_example(command):
-    result = CliRunner().invoke(app, [*command.split("#"), "--help"])
+    result = CliRunner().invoke(app, [*filter(None, command.split("#")), "--help"])
 
     assert result.exit_code == 0
     assert f"Example: ghn {command.replace('#', ' ')}" in result.stdout
+
+
+def test_brackets_in_what_users_name_are_no_markup(capsys):
+    note("Checkpoint: runs/a [b]/checkpoint [/b]")
+    complain("no folder [red]x[/]")
+    print_table("title [x]", ["name"], [["runs/[h w]"], ["[/x]"]])
+
+    found = capsys.readouterr()
+    assert "runs/a [b]/checkpoint [/b]" in found.err
+    assert "Error: no folder [red]x[/]" in found.err
+    assert "title [x]" in found.out
+    assert "runs/[h w]" in found.out
+    assert "[/x]" in found.out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"lr = '\xff'", "cannot read settings"),
+        (b"seed = 2020-01-01", "settings must be texts, numbers"),
+        (b"ghn = 3", "ghn must be a table of settings"),
+    ],
+)
+def test_settings_in_a_wrong_form_are_told_in_words(text, message, tmp_path):
+    (tmp_path / "settings.toml").write_bytes(text)
+    flags = ["--config", str(tmp_path / "settings.toml"), "--ghn.spread", "1.3"]
+
+    result = CliRunner().invoke(app, ["train", *flags])
+
+    assert result.exit_code == 1
+    assert message in result.stderr
 
 
 def test_zoo_sample_repeats_itself_and_counts_parameters():

@@ -23,8 +23,11 @@ def cache(tmp_path, monkeypatch):
     _load_whole.cache_clear()
 
 
-def write_parquet(path: Path, count: int) -> None:
-    """A file as the hub keeps images: encoded pictures, labels, names in the schema."""
+def write_parquet(path: Path, count: int, labels=None) -> None:
+    """A file as the hub keeps images: encoded pictures, labels, names in the schema.
+
+    With labels there are no names.
+    """
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     cells = []
@@ -32,10 +35,11 @@ def write_parquet(path: Path, count: int) -> None:
         stream = io.BytesIO()
         Image.fromarray(np.full((32, 32, 3), 10 * k, np.uint8)).save(stream, "PNG")
         cells.append({"bytes": stream.getvalue(), "path": None})
-    table = pa.table({"img": cells, "label": [k % 3 for k in range(count)]})
+    table = pa.table({"img": cells, "label": labels or [k % 3 for k in range(count)]})
     info = {"info": {"features": {"label": {"names": NAMES, "_type": "ClassLabel"}}}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), path)
+    named = {} if labels else {"huggingface": json.dumps(info)}
+    pq.write_table(table.replace_schema_metadata(named), path)
 
 
 def fake_download(monkeypatch, error=None):
@@ -98,3 +102,26 @@ def test_a_file_that_is_no_parquet_is_refused_in_words(cache):
 
     with pytest.raises(DataError, match="cannot read"):
         load_images("cifar10")
+
+
+@pytest.mark.parametrize("labels", [[0, 1, -1, 1], [0, 1, None, 1], [0, 1, 10**6, 1]])
+def test_labels_that_are_no_classes_are_refused(cache, labels):
+    write_parquet(cache / "o--mine" / "train-0-of-1.parquet", 4, labels)
+
+    with pytest.raises(DataError, match="labelled images"):
+        load_images("hf:o/mine", "train")
+
+
+def test_without_names_all_splits_say_how_many_classes_there_are(cache):
+    write_parquet(cache / "o--mine" / "train-0-of-1.parquet", 4, [0, 1, 4, 1])
+    write_parquet(cache / "o--mine" / "test-0-of-1.parquet", 2, [0, 1])
+
+    assert len(load_images("hf:o/mine", "train").classes) == 5
+    assert len(load_images("hf:o/mine", "test").classes) == 5
+
+
+def test_a_split_that_is_not_there_is_told_in_words(cache):
+    write_parquet(cache / "o--mine" / "train-0-of-1.parquet", 4)
+
+    with pytest.raises(DataError, match="no parquet files of the split 'test'"):
+        load_images("hf:o/mine", "test")

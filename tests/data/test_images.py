@@ -99,3 +99,106 @@ def test_augmentation_equals_a_loop_over_images():
 def test_normalised_pixels_are_of_order_one():
     assert normalize(torch.tensor([[[[120]]]], dtype=torch.uint8)).item() == 0.0
     assert normalize(torch.tensor([[[[183]]]], dtype=torch.uint8)).item() == 1.0
+
+
+def folder_of(tmp_path, classes=("cat", "dog"), count=20, parts=("",)):
+    for part in parts:
+        for name in classes:
+            place = tmp_path / part / name
+            place.mkdir(parents=True)
+            for k in range(count):
+                Image.new("RGB", (8, 8), (k, 0, 0)).save(place / f"{k}.png")
+    return tmp_path
+
+
+def test_sixteen_bit_pictures_are_scaled_and_floating_point_ones_refused(tmp_path):
+    folder = folder_of(tmp_path / "set")
+    grey = np.full((8, 8), 32896, np.uint16)  # 128 of 255
+    Image.fromarray(grey).save(folder / "cat" / "0.png")
+
+    images = load_images(str(folder), "train", side=8).images
+
+    assert (images == 128).flatten(1).all(1).sum() == 1
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "cat" / "f.tiff")
+    _load_whole.cache_clear()
+    with pytest.raises(DataError, match=r"f\.tiff.*floating-point"):
+        load_images(str(folder), "train", side=8)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    folder = folder_of(tmp_path / "set")
+    (folder / "dog" / "3.png").write_bytes((folder / "dog" / "3.png").read_bytes()[:50])
+
+    with pytest.raises(DataError, match=r"3\.png"):
+        load_images(str(folder), "train", side=8)
+
+
+def test_folders_that_programs_leave_behind_are_no_classes(tmp_path):
+    folder = folder_of(tmp_path / "set")
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (folder / name).mkdir()
+
+    assert load_images(str(folder), "train", side=8).classes == ("cat", "dog")
+
+
+def test_classes_must_be_two_and_the_same_in_both_parts(tmp_path):
+    with pytest.raises(DataError, match="1 folders of classes"):
+        load_images(str(folder_of(tmp_path / "one", classes=("cat",))), "train", side=8)
+
+    folder = folder_of(tmp_path / "two", parts=("train", "test"))
+    folder_of(tmp_path / "two", classes=("owl",), parts=("test",))
+    with pytest.raises(DataError, match="lacks: owl"):
+        load_images(str(folder), "test", side=8)
+
+
+def test_too_few_images_to_hold_some_back_are_refused(tmp_path):
+    folder = folder_of(tmp_path / "set", count=2)
+
+    with pytest.raises(DataError, match="4 training images, too few"):
+        load_images(str(folder), "val", side=8)
+
+
+def test_a_folder_is_followed_from_where_the_process_is(tmp_path, monkeypatch):
+    counts = []
+    for count in (10, 20):
+        folder_of(tmp_path / str(count) / "mine", count=count)
+        monkeypatch.chdir(tmp_path / str(count))
+        counts.append(len(load_images("mine", "train", side=8)))
+
+    assert counts == [18, 36]
+
+
+def idx(shape, data):
+    return bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4) for n in shape) + bytes(data)
+
+
+@pytest.fixture
+def mnist(tmp_path, monkeypatch):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    (folder / "train-images-idx3-ubyte").write_bytes(idx((3, 4, 4), range(48)))
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx((3,), (0, 9, 5)))
+    monkeypatch.setenv("GHN_DATA", str(tmp_path))
+    _load_whole.cache_clear()
+    yield folder
+    _load_whole.cache_clear()
+
+
+def test_digits_are_read_as_their_files_headers_say_packed_or_not(mnist):
+    (mnist / "train-images-idx3-ubyte.gz").write_bytes(b"")  # torchvision leaves both
+
+    data = load_images("mnist", "train", side=4)
+
+    assert data.images[:, 0].flatten().tolist() == list(range(48))
+    assert data.labels.tolist() == [0, 9, 5]
+
+
+@pytest.mark.parametrize("labels", [(0, 9, 200), (0, 9), (0, 9, 5, 1)])
+def test_digits_whose_labels_do_not_fit_are_refused(mnist, labels):
+    (mnist / "train-labels-idx1-ubyte").write_bytes(idx((len(labels),), labels))
+    with pytest.raises(DataError, match="not images of ten digits"):
+        load_images("mnist", "train", side=4)
+
+    (mnist / "train-labels-idx1-ubyte").write_bytes(idx((3,), (0, 9)))
+    with pytest.raises(DataError, match="damaged"):
+        load_images("mnist", "train", side=4)

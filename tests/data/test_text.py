@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ghn.data import load_text, token_entropies
-from ghn.data.text import _load
+from ghn.data.text import TextData, _load
 from ghn.errors import ConfigError, DataError
 
 
@@ -40,6 +40,57 @@ def test_a_folder_has_a_file_for_each_split_compressed_or_not(tmp_path):
     found = [bytes(load_text("books", s).tokens.tolist()) for s in ("fit", "val", "test")]
 
     assert found == [b"to train on", b"to choose on", b"to report"]
+
+
+def test_a_lone_file_of_a_folder_is_divided_whatever_its_name(tmp_path):
+    text = bytes(range(32, 232)) * 3
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.txt").write_bytes(text)
+
+    splits = [load_text(str(tmp_path / "mine"), s) for s in ("train", "val", "test")]
+
+    assert b"".join(bytes(s.tokens.tolist()) for s in splits) == text
+    assert [len(s) for s in splits] == [540, 30, 30]
+
+
+def test_a_name_is_followed_from_where_the_process_is(tmp_path, monkeypatch):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.txt").write_bytes(folder.encode() * 100)
+
+    found = []
+    for folder in ("a", "b"):
+        monkeypatch.chdir(tmp_path / folder)
+        found.append(int(load_text("mine.txt").tokens[0]))
+
+    assert found == [ord("a"), ord("b")]
+
+
+def test_a_damaged_archive_is_told_in_words(tmp_path):
+    data = bytearray(gzip.compress(bytes(range(256)) * 40))
+    data[30] ^= 0xFF
+    (tmp_path / "mine.txt.gz").write_bytes(data)
+
+    with pytest.raises(DataError, match="cannot read"):
+        load_text(str(tmp_path / "mine.txt.gz"))
+
+
+def test_entropies_are_those_of_a_full_table_of_pairs(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    train, text = (
+        TextData("x", torch.randint(40, (n,), generator=generator).int(), 50, n, "")
+        for n in (900, 300)
+    )
+    table = torch.full((50, 50), 0.01, dtype=torch.float64)
+    for first, second in zip(train.tokens[:-1].tolist(), train.tokens[1:].tolist(), strict=True):
+        table[first, second] += 1
+    pairs = table / table.sum(1, keepdim=True)
+    coded = text.tokens.long()
+
+    _, found = token_entropies(train, text)
+
+    expected = -pairs.log2()[coded[:-1], coded[1:]].sum() / 300
+    assert found == pytest.approx(float(expected))
 
 
 def test_excerpts_are_followed_by_their_own_next_tokens(tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import os
 import signal
 from collections import OrderedDict
@@ -373,6 +375,19 @@ def test_a_batch_that_fails_undoes_the_whole_prediction():
 
     with pytest.raises(InputError, match="batch 1"):
         predict_params(model, X, checkpoint=FakeGHN(), recalibrate=bad)
+
+    assert photograph(model) == before
+
+
+def test_batches_that_give_no_finite_statistics_undo_the_whole_prediction():
+    model = Small()
+    before = photograph(model)
+    wrong = inspect.unwrap(predict_params)  # the tests' own check of types off
+
+    with pytest.raises(InputError, match="not finite"):
+        predict_params(model, X, checkpoint=FakeGHN(), recalibrate=[X, X * math.nan])
+    with pytest.raises(ConfigError, match="recalibrate= needs batches, got 3"):
+        wrong(model, X, checkpoint=FakeGHN(), recalibrate=3)
 
     assert photograph(model) == before
 

@@ -117,7 +117,7 @@ def test_an_orthogonal_weight_is_the_nearest_one():
     assert (values - unit).norm() < (values - other).norm()
 
 
-@pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf"), "x"])
+@pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf"), "x", "", None, True])
 def test_noise_that_is_no_share_is_refused(noise):
     with pytest.raises(ConfigError, match=f"noise must be a finite number.*{noise!r}"):
         inspect.unwrap(refine)(recipes(), GRAPH, noise=noise)  # the tests' own check of types off
@@ -138,3 +138,22 @@ def test_predictions_take_noise_and_orthogonal_weights_and_a_bad_noise_changes_n
     matrix = MODEL[0].weight.detach().flatten(1)
     gram = matrix @ matrix.T
     assert torch.allclose(gram, gram[0, 0] * torch.eye(8), atol=1e-4 * gram[0, 0].item())
+
+
+def test_noise_of_any_size_keeps_the_weights_size():
+    for noise in (1e19, 1e300):
+        for name, found in refine(recipes(), GRAPH, noise=noise).items():
+            before, after = expand(recipes()[name]), expand(found)
+            torch.testing.assert_close(after.square().mean(), before.square().mean())
+
+
+def test_noise_is_drawn_alike_whatever_the_default_type():
+    expected = refine(recipes(), GRAPH, noise=0.1, seed=3)
+    given = recipes()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = refine(given, GRAPH, noise=0.1, seed=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, recipe in expected.items():
+        torch.testing.assert_close(expand(found[name]), expand(recipe))

@@ -6,7 +6,8 @@ import torch
 from ghn.decoders import LowRankDecoderConfig
 from ghn.encoders import GraphormerConfig
 from ghn.engine import GHN, GHNConfig
-from ghn.errors import CheckpointError
+from ghn.engine.support import Support
+from ghn.errors import CheckpointError, ConfigError
 from ghn.training import TrainConfig, evaluate, export, train
 from ghn.training.evaluate import held_out_split
 
@@ -51,6 +52,30 @@ def test_without_networks_to_evaluate_a_run_ends_with_a_checkpoint_and_a_card_wi
     assert found == {}
     assert GHN.from_pretrained(f"{config.out}/mine").config.support.classes == (10,)
     assert "It was not evaluated." in Path(config.out, "mine", "README.md").read_text()
+
+
+def test_the_support_is_what_the_steps_took_and_what_the_start_knew(run, tmp_path):
+    first = run.replace(families=("vits", "convnets"), shares=(1.0, 9.0), pool=40, steps=1)
+    trainer = train(first.replace(eval_networks=0))
+
+    export(first.out, tmp_path / "first", command="", networks=0)
+    second = run.replace(start=str(tmp_path / "first"), ghn=GHNConfig(), out=str(tmp_path / "2"))
+    train(second.replace(eval_networks=0))
+    export(second.out, tmp_path / "second", command="", networks=0)
+
+    [drawn] = trainer.drawn()
+    support = GHN.from_pretrained(tmp_path / "first").config.support
+    assert support == Support.from_graphs([trainer.pool[drawn].graph])
+    later = GHN.from_pretrained(tmp_path / "second").config.support
+    assert set(support.uses) < set(later.uses)
+    card = (tmp_path / "first" / "README.md").read_text()
+    assert "1 different ones" in card
+
+
+def test_numbers_that_make_no_card_are_refused(run, tmp_path):
+    for wrong in ({"networks": -1}, {"inputs": 0}):
+        with pytest.raises(ConfigError, match="at least"):
+            export(run.out, tmp_path / "out", command="", **wrong)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -1,8 +1,10 @@
 import dataclasses
 import json
 import math
+import random
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,7 +13,7 @@ import ghn.training.loop as loop
 from ghn.decoders import LowRankDecoderConfig, TiledDecoderConfig
 from ghn.encoders import GraphormerConfig
 from ghn.engine import GHNConfig
-from ghn.errors import ConfigError
+from ghn.errors import CheckpointError, ConfigError, DataError
 from ghn.training import TrainConfig, Trainer, make_target, train
 from ghn.training.evaluate import evaluate
 from ghn.training.tasks import Batches
@@ -160,6 +162,104 @@ def test_a_resumed_run_logs_each_step_once(config):
     train(trainer.config)
 
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [trainer.step]
+
+
+def test_steps_without_a_finite_network_count_in_no_loss(config, monkeypatch):
+    found = iter([(math.nan, math.nan), (2.0, 0.5), (math.nan, math.nan), (4.0, 0.25)])
+
+    def take_step(trainer, inputs, labels):
+        trainer.step += 1
+        return next(found, (math.nan, math.nan))
+
+    monkeypatch.setattr(Trainer, "take_step", take_step)
+    records = []
+    trainer = train(config.replace(steps=54, eval_networks=0), records.append)
+
+    assert [r.step for r in records] == [50, 54]
+    assert (records[0].loss, records[0].accuracy) == (3.0, 0.375)
+    assert math.isnan(records[1].loss)
+    lines = (Path(trainer.config.out) / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines] == [3.0, None]
+
+
+def test_a_step_all_of_whose_networks_are_skipped_has_no_loss(config):
+    trainer = Trainer(config)
+    target = dataclasses.replace(trainer.pool[0])
+    target.run = lambda parameters, inputs: (
+        torch.full((len(inputs), 10), math.nan) * sum(p.sum() for p in parameters.values())
+    )
+    trainer.pool = [target]
+
+    loss, hit = step(trainer)
+
+    assert math.isnan(loss)
+    assert math.isnan(hit)
+    assert trainer.skipped == config.meta_batch
+
+
+def test_an_interrupted_run_has_records_of_the_same_steps(config):
+    settings = config.replace(steps=60, meta_batch=1, batch=2, eval_networks=0, pool=1)
+    train(settings.replace(steps=30))
+    train(settings)
+
+    lines = (Path(config.out) / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [30, 50, 60]
+
+
+def test_a_run_is_not_made_shorter(config):
+    train(config)
+
+    with pytest.raises(ConfigError, match="has taken 6 steps"):
+        train(config.replace(steps=3))
+
+    assert json.loads((Path(config.out) / "config.json").read_text())["steps"] == 6
+
+
+@pytest.mark.parametrize("name", ["config.json", "state.json"])
+def test_a_damaged_run_is_told_in_words(config, name):
+    train(config)
+    [path] = Path(config.out).rglob(name)
+    path.write_text("{}" if name == "state.json" else '{"steps"')
+
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(config.replace(steps=8))
+
+
+def test_training_leaves_global_random_numbers_alone(config):
+    random.seed(1)
+    before = torch.get_rng_state(), random.getstate()
+
+    train(config)
+
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+def test_what_the_launcher_says_of_precision_counts_and_is_kept(config, monkeypatch):
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    try:
+        found = train(config).accelerator.mixed_precision
+    finally:
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+
+    assert found == "bf16"
+    settings = json.loads((Path(config.out) / "config.json").read_text())
+    assert settings["mixed_precision"] == "bf16"
+
+
+def test_held_out_data_that_is_missing_is_told_before_the_first_step(config, tmp_path):
+    (tmp_path / "train.txt").write_text("to be or not to be, " * 40)
+    text = config.replace(data=str(tmp_path), families=("gpts",), shares=(1.0,), context=100)
+
+    with pytest.raises(DataError, match="too few for 100"):
+        Trainer(text)
+    Trainer(text.replace(context=20))
+
+
+def test_a_tracker_that_is_not_installed_is_refused(config):
+    with pytest.raises(ConfigError, match="'wandb' is not installed"):
+        Trainer(config.replace(tracker="wandb"))
 
 
 def test_the_recipe_of_the_embedded_checkpoint_is_a_valid_configuration():

@@ -51,7 +51,7 @@ def test_accuracy_counts_right_answers():
 
     assert task.score(lambda x: F.one_hot(torch.zeros(len(x)).long(), 2).float(), 20) == 0.5
     assert task.score(lambda x: F.one_hot(torch.zeros(len(x)).long(), 2).float(), 1) == 1.0
-    assert task.settings == {"classes": 2}
+    assert task.settings == {"classes": 2, "image": 32}
 
 
 def test_a_step_always_draws_the_same_batch_and_another_than_the_next():
