@@ -111,7 +111,7 @@ def trace_family(
 
 @app.command("sample")
 def sample_family(
-    family: Annotated[str, typer.Argument(help="vits, convnets or gpts.")],
+    family: Annotated[str, typer.Argument(help="vits, convnets, gpts, vits-1k or gpts-1k.")],
     count: Annotated[int, typer.Option("--count", "-n", help="Number of networks.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the first; the others count up.")] = 0,
     split: Annotated[str, typer.Option(help="train, val, test, wide or deep.")] = "train",

@@ -1,8 +1,9 @@
-"""Small GPT-2 language models over bytes, and their sampler.
+"""Small GPT-2 language models over bytes, and their samplers.
 
 Source: the GPTs-1K of Zhou et al. 2024 (LoGAH, arXiv 2405.16287), section on data: transformers'
-GPT-2, 3 to 9 layers, widths 72 to 256. Ours read bytes, start smaller and have a cap on
-multiply-adds; some tie the head to the embedding, as GPT-2 does.
+GPT-2, 3 to 9 layers, widths 72 to 256, which the family `gpts-1k` draws (with a vocabulary of the
+data's size). `gpts` start smaller and have a cap on multiply-adds, for training on a processor;
+some tie the head to the embedding, as GPT-2 does.
 
 Shape letters used in this file:
     b: texts. t: tokens. v: vocabulary.
@@ -20,7 +21,7 @@ from ghn.config import Config
 from ghn.errors import ConfigError
 from ghn.zoo.registry import SAMPLERS, Sampler, Split, between, choose
 
-__all__ = ["GPT", "GPTConfig", "sample_gpt"]
+__all__ = ["GPT", "GPTConfig", "sample_gpt", "sample_gpt_1k"]
 
 MAX_COST = 400_000  # of one token
 EXAMPLE_TOKENS = 16
@@ -119,13 +120,27 @@ def _size(generator: torch.Generator, split: Split) -> tuple[int, int]:
     return between(generator, 48, 160, 8), between(generator, 2, 7)
 
 
+def sample_gpt_1k(generator: torch.Generator, split: Split) -> GPTConfig:
+    """Draw an architecture with the ranges of GPTs-1K; wide and deep ones lie beyond them."""
+    if split == "wide":
+        layers, (low, high) = between(generator, 3, 5), (264, 384)
+    elif split == "deep":
+        layers, (low, high) = between(generator, 10, 12), (72, 176)
+    else:
+        layers = between(generator, 3, 9)
+        low, high = (176, 256) if layers == 3 else (128, 176) if layers <= 5 else (72, 176)
+    width = between(generator, low, high, 8)
+    return GPTConfig(width=width, layers=layers, heads=8, context=1024)
+
+
 def example(config: GPTConfig) -> Int64[Tensor, "b t"]:
     """Return an input of the right form."""
     return torch.zeros(1, min(EXAMPLE_TOKENS, config.context), dtype=torch.int64)
 
 
 SAMPLERS.register("gpts")(
-    Sampler(
-        GPTConfig, sample_gpt, GPT, example, "text", "small GPT-2 networks of bytes, as GPTs-1K"
-    )
+    Sampler(GPTConfig, sample_gpt, GPT, example, "text", "small GPT-2 networks of bytes")
+)
+SAMPLERS.register("gpts-1k")(
+    Sampler(GPTConfig, sample_gpt_1k, GPT, example, "text", "GPT-2 networks of LoGAH's GPTs-1K")
 )

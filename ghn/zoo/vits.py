@@ -1,7 +1,8 @@
-"""Small vision transformers for 32 x 32 images, and their sampler.
+"""Vision transformers for 32 x 32 images, and their samplers.
 
-Source: the ViTs-1K of Zhou et al. 2024 (LoGAH, arXiv 2405.16287), section on data. Ours are smaller
-and cheaper: widths 48 to 160, and a cap on multiply-adds.
+Source: the ViTs-1K of Zhou et al. 2024 (LoGAH, arXiv 2405.16287), section on data, which the family
+`vits-1k` draws. `vits` are smaller and cheaper, for training on a processor: widths 48 to 160, and
+a cap on multiply-adds.
 
 Shape letters used in this file:
     b: images. t: tokens. c: channels of a token.
@@ -20,7 +21,7 @@ from ghn.config import Config
 from ghn.errors import ConfigError
 from ghn.zoo.registry import SAMPLERS, Sampler, Split, between, choose
 
-__all__ = ["ViT", "ViTConfig", "sample_vit"]
+__all__ = ["ViT", "ViTConfig", "sample_vit", "sample_vit_1k"]
 
 MAX_COST = 10_000_000
 
@@ -145,11 +146,36 @@ def _size(generator: torch.Generator, split: Split) -> tuple[int, int]:
     return between(generator, 48, 160, 8), between(generator, 2, 7)
 
 
+def sample_vit_1k(generator: torch.Generator, split: Split) -> ViTConfig:
+    """Draw an architecture with the ranges of ViTs-1K; wide and deep ones lie beyond them."""
+    layers, (low, high) = _size_1k(generator, split)
+    width = between(generator, low, high, 32)
+    divisors = {12: [3, 6, 12], 6: [3, 6], 3: [3], 1: [4, 8]}
+    heads = next(heads for divisor, heads in divisors.items() if width % divisor == 0)
+    return ViTConfig(
+        width=width, layers=layers, heads=choose(generator, heads), patch=choose(generator, [2, 4])
+    )
+
+
+def _size_1k(generator: torch.Generator, split: Split) -> tuple[int, tuple[int, int]]:
+    if split == "wide":
+        return between(generator, 3, 5), (544, 768)
+    if split == "deep":
+        return between(generator, 10, 12), (128, 256)
+    layers = between(generator, 3, 9)
+    return layers, (384, 512) if layers == 3 else (256, 384) if layers <= 5 else (128, 256)
+
+
 def example(config: ViTConfig) -> Float[Tensor, "b 3 h w"]:
     """Return an input of the right form."""
     return torch.zeros(1, 3, config.image, config.image)
 
 
 SAMPLERS.register("vits")(
-    Sampler(ViTConfig, sample_vit, ViT, example, "vision", "small vision transformers, as ViTs-1K")
+    Sampler(ViTConfig, sample_vit, ViT, example, "vision", "small vision transformers")
+)
+SAMPLERS.register("vits-1k")(
+    Sampler(
+        ViTConfig, sample_vit_1k, ViT, example, "vision", "vision transformers of LoGAH's ViTs-1K"
+    )
 )

@@ -99,6 +99,27 @@ def test_wide_and_deep_lie_outside_of_the_trained_ranges(family):
     assert min(a.layers for a in deep) > max(a.layers for a in trained)
 
 
+def test_the_published_families_have_the_published_ranges():
+    vits = [sample("vits-1k", seed) for seed in range(60)]
+    gpts = [sample("gpts-1k", seed) for seed in range(60)]
+
+    ranges = {
+        "vits": {3: (384, 512), 4: (256, 384), 6: (128, 256)},
+        "gpts": {3: (176, 256), 4: (128, 176), 6: (72, 176)},
+    }
+    for family, networks, step in (("vits", vits, 32), ("gpts", gpts, 8)):
+        assert {n.layers for n in networks} == set(range(3, 10))
+        for n in networks:
+            low, high = ranges[family][3 if n.layers == 3 else 4 if n.layers <= 5 else 6]
+            assert low <= n.width <= high
+            assert n.width % step == 0
+            assert n.ratio == 4
+    assert {n.patch for n in vits} == {2, 4}
+    assert {n.pool for n in vits} == {"token"}
+    assert all(n.heads in ({3, 6, 12} if n.width % 12 == 0 else {4, 8}) for n in vits)
+    assert {(n.heads, n.tied) for n in gpts} == {(8, False)}
+
+
 def test_the_cap_on_cost_does_not_change_the_shares_of_kinds_and_norms():
     trained = [sample("convnets", i) for i in range(150)]
 
@@ -118,9 +139,10 @@ def test_networks_run_and_are_small(family, split):
         outputs = model(SAMPLERS[family].example(architecture))
 
         assert outputs.isfinite().all()
-        assert outputs.shape[-1] == (256 if family == "gpts" else 10)
+        assert outputs.shape[-1] == (256 if SAMPLERS[family].modality == "text" else 10)
         count = sum(p.numel() for p in model.parameters())
-        assert 1_000 < count < (1_500_000 if split == "train" else 5_000_000)
+        most = 1_500_000 if split == "train" else 5_000_000
+        assert 1_000 < count < (8 * most if family.endswith("-1k") else most)
 
 
 def test_the_cost_formula_counts_the_multiply_adds_of_convolutions():

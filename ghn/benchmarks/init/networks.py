@@ -143,7 +143,7 @@ def _modality(name: str) -> str:
 def _group(family: str, architecture: Any) -> str:
     norm = getattr(architecture, "norm", None)
     if norm is None:
-        return {"vits": "ViT", "gpts": "GPT"}.get(family, family)
+        return {"vits": "ViT", "gpts": "GPT"}.get(family.removesuffix("-1k"), family)
     return "CNN, no norm" if norm == "none" else f"CNN, {norm} norm"
 
 

@@ -35,7 +35,7 @@ ARCHITECTURES: dict[str, Config] = {
 
 def source_family(network: Network) -> str:
     """Return the family whose trained network a network takes weights from."""
-    family = network.name.partition(":")[0]
+    family = network.name.partition(":")[0].removesuffix("-1k")
     return family if family in ARCHITECTURES else "convnets"
 
 
