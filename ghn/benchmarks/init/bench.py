@@ -7,63 +7,40 @@ be trained is left out, with the reason.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
 import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from ghn.benchmarks.compare import Data, Run, Schedule, logits_of, train
+from ghn.benchmarks.compare import Data, Run
 from ghn.benchmarks.init.config import InitConfig, parts_of
 from ghn.benchmarks.init.networks import Network, find_network, list_networks
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
 from ghn.benchmarks.init.sources import source_family, train_source
-from ghn.benchmarks.init.starts import initialize
+from ghn.benchmarks.init.trials import (
+    CHOICE_SEED,
+    Trial,
+    load_bench_data,
+    path_of,
+    runs_folder,
+    try_trial,
+)
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.workers import RunAll, workers
 from ghn.config import check_distinct
-from ghn.data import load_images, load_text
-from ghn.device import choose_device
 from ghn.engine.checkpoint import load_ghn
 from ghn.engine.source import default_checkpoint
 from ghn.errors import ConfigError, GHNError, UnknownNameError
 from ghn.io import tensor_digest, write_json
-from ghn.rng import derive_seed, make_generator, preserve_global_state
-from ghn.training.tasks import ImageTask, Task, TextTask
 
-__all__ = ["run_bench", "runs_folder"]
+__all__ = ["run_bench"]
 
-CHOICE_SEED = 0
 WIDENINGS = 2
 RATIO = 10**0.5
 
 Progress = Callable[[float, float, str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One training: a network from one start, at one rate, with one seed.
-
-    Attributes:
-        network: Its full name.
-        start: Name of the start.
-        origin: Digest of the start's checkpoint; empty if it has none.
-        rate: Peak learning rate.
-        seed: Of batches, draws and the network's own initialization.
-    """
-
-    network: str
-    start: str
-    origin: str
-    rate: float
-    seed: int
 
 
 def run_bench(
@@ -170,7 +147,7 @@ class _Ledger:
         """Run those trials that no file tells of; networks of which one fails are left out."""
         missing = []
         for trial in trials:
-            path = _path(self.config, trial)
+            path = path_of(self.config, trial)
             if path.is_file():
                 self.found[trial] = json.loads(path.read_text(encoding="utf-8"))
             elif trial not in self.found:
@@ -221,78 +198,6 @@ def _untried(ledger: _Ledger) -> Iterator[Trial]:
                 rates = [float(f"{beyond[best]:.1e}")] if best in beyond else []
             for rate in rates:
                 yield ledger.trial(network, start, rate, CHOICE_SEED)
-
-
-@functools.lru_cache(maxsize=1)
-def load_bench_data(config: InitConfig, modality: str) -> Data:
-    """Load what the networks are trained and scored on."""
-    device = choose_device(config.device)
-    tasks: list[Task] = []
-    for name, split in ((config.data, "fit"), (config.scored_data, config.scored_on)):
-        if modality == "text":
-            tasks.append(TextTask(load_text(name, split), config.context))
-        else:
-            tasks.append(ImageTask(load_images(name, split, config.side).to(device)))
-    test = tasks[1]
-    scored = min(config.scored, len(test.data)) if isinstance(test, ImageTask) else config.scored
-    return Data(tasks[0], test, scored)
-
-
-def try_trial(config: InitConfig, trial: Trial) -> dict[str, Any] | str:
-    """Run a trial; return its result, or in words why the network cannot be trained."""
-    try:
-        return run_trial(config, trial)
-    except Exception as error:  # a model's own code raises anything
-        return f"{type(error).__name__}: {error}"
-
-
-def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
-    """Build, initialize and train one network; write the result down and return it.
-
-    It depends on nothing but its arguments. Trials that a rate is chosen by are not scored.
-    """
-    network = find_network(trial.network, config.side)
-    data = load_bench_data(config, network.modality)
-    model = network.build(data.train.settings, trial.seed)
-    inputs, labels = data.train.batch(config.batch, make_generator(trial.seed, "start"))
-    _check_model(model, inputs[:2].cpu(), labels[:2])
-    with preserve_global_state(derive_seed(trial.seed, "start")):
-        notes = initialize(model, trial.start, network, inputs.cpu(), trial.seed, config)
-    model.to(choose_device(config.device))
-    tests = 0 if trial.seed == CHOICE_SEED else config.tests
-    schedule = Schedule(steps=config.steps, batch=config.batch, rate=trial.rate, tests=tests)
-    run = train(model, data, schedule, trial.seed)
-    losses = [loss if math.isfinite(loss) else None for loss in run.losses]
-    scores = [(step, value if math.isfinite(value) else None) for step, value in run.scores]
-    result = {
-        "trial": dataclasses.asdict(trial),
-        "run": {"losses": losses, "scores": scores},
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "notes": notes,
-    }
-    write_json(_path(config, trial), result)
-    return result
-
-
-@torch.no_grad()
-def _check_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-    """Raise an error if a network has nothing to train, or does not emit logits."""
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ConfigError("it has no parameter that could be trained")
-    output = logits_of(model.eval()(inputs))
-    if not isinstance(output, Tensor) or output.shape[:-1] != labels.shape:
-        found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ConfigError(f"it emits {found}, not logits of shape {[*labels.shape, 'classes']}")
-
-
-def _path(config: InitConfig, trial: Trial) -> Path:
-    name = hashlib.blake2b(repr(trial).encode(), digest_size=8).hexdigest()
-    return runs_folder(config) / f"{name}.json"
-
-
-def runs_folder(config: InitConfig) -> Path:
-    """Return the folder of single runs."""
-    return Path(config.out) / "runs"
 
 
 def _claim(config: InitConfig, data: Data) -> None:

@@ -12,6 +12,7 @@ from ghn.benchmarks.init import InitConfig, bench, run_bench, save_result
 from ghn.benchmarks.init.curves import group_lines
 from ghn.benchmarks.init.networks import find_network
 from ghn.benchmarks.init.starts import initialize
+from ghn.benchmarks.init.trials import runs_folder
 from ghn.cli import app
 from ghn.errors import ConfigError, GHNError
 
@@ -57,7 +58,7 @@ def test_every_network_runs_from_every_start_with_every_seed(finished):
 
 def test_a_finished_benchmark_trains_nothing_again(finished, monkeypatch):
     settings, result = finished
-    monkeypatch.setattr(bench, "run_trial", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(bench, "try_trial", lambda *_: pytest.fail("trained again"))
 
     again = run_bench(settings)
 
@@ -66,7 +67,7 @@ def test_a_finished_benchmark_trains_nothing_again(finished, monkeypatch):
 
 def test_a_lost_run_is_made_again_with_the_same_bits(finished):
     settings, _ = finished
-    files = sorted(path for path in bench.runs_folder(settings).glob("*.json"))
+    files = sorted(path for path in runs_folder(settings).glob("*.json"))
     lost = next(f for f in files if f.name != "settings.json")
     before = lost.read_text()
     lost.unlink()
