@@ -74,7 +74,8 @@ def test_each_condition_of_a_batch_is_decoded_as_if_alone(name):
         alone = emit(decoder, x[index : index + 1], SPECS)
         for key in SPECS:
             one = expand(batch[key])[index : index + 1]
-            torch.testing.assert_close(one, expand(alone[key]), rtol=1e-5, atol=1e-6, msg=key)
+            # Sums of values of about 1, whose order is the processor's choice.
+            torch.testing.assert_close(one, expand(alone[key]), rtol=1e-5, atol=1e-5, msg=key)
     apart = expand(batch["conv"])
     assert (apart[0] - apart[1]).abs().max() > 0.1
 

@@ -57,7 +57,8 @@ def test_unknown_names_and_arguments_are_answered_in_words():
 
 
 def test_families_are_listed_with_their_models():
-    assert {"timm", "torchvision", "transformers", "vits", "convnets", "gpts"} == set(families())
+    samplers = {"vits", "vits-1k", "convnets", "gpts", "gpts-1k"}
+    assert {"timm", "torchvision", "transformers", *samplers} == set(families())
     assert "timm:resnet50" in list_models("timm")
     assert len(list_models("timm")) > 1000
 
