@@ -129,6 +129,7 @@ def test_what_dropout_draws_follows_from_the_seed_and_the_global_generator_is_le
     assert torch.equal(torch.get_rng_state(), after)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
 def test_weights_that_are_no_leaves_can_be_scored_between_steps():
     model = nn.Sequential(nn.Flatten(), torch.nn.utils.weight_norm(nn.Linear(192, 2)))
 
