@@ -72,7 +72,8 @@ def export(
     count = inputs or INPUTS[config.modality]
     inside = Path(folder).parent.resolve() == Path(run).resolve()
     title = Path(run if inside else folder).resolve().name
-    card = _card(title, trainer, found, command, count)
+    different = len({repr(trainer.pool.architecture(i)) for i in drawn})
+    card = _card(title, trainer, different, found, command, count)
     write_text(Path(folder) / "README.md", card)
     return found
 
@@ -96,11 +97,15 @@ _AUGMENTED = {"vision": ", flipped and shifted", "text": ""}
 
 
 def _card(
-    name: str, trainer: Trainer, found: dict[str, Evaluation], command: str, inputs: int
+    name: str,
+    trainer: Trainer,
+    different: int,
+    found: dict[str, Evaluation],
+    command: str,
+    inputs: int,
 ) -> str:
     config, task = trainer.config, trainer.task
     count = sum(p.numel() for p in trainer.ghn.parameters())
-    different = len({repr(trainer.pool.architecture(i)) for i in trainer.drawn()})
     families = ", ".join(
         f"{f} ({s:.0%})" for f, s in zip(config.families, config.shares, strict=True)
     )

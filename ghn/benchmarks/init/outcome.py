@@ -13,6 +13,7 @@ import numpy as np
 from ghn.benchmarks.compare import Run
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.records import Record
+from ghn.pages.page import finite_json
 
 __all__ = ["Gain", "InitResult", "NetworkResult", "Summary", "bootstrap", "steps_to"]
 
@@ -250,7 +251,7 @@ class InitResult:
                 for run in runs:
                     del run["losses"]  # in the folder of the runs
             networks.append(entry)
-        return _finite(
+        return finite_json(
             {
                 "config": self.config.to_dict(),
                 "summary": [dataclasses.asdict(s) for s in self.summaries()],
@@ -259,11 +260,3 @@ class InitResult:
                 "record": self.record.to_dict(),
             }
         )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ghn.data import load_images, load_text
 from ghn.device import choose_device
 from ghn.errors import ConfigError
 from ghn.io import write_json
+from ghn.pages.page import finite_json
 from ghn.rng import derive_seed, make_generator, preserve_global_state
 from ghn.training.tasks import ImageTask, Task, TextTask
 
@@ -94,11 +94,9 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
     tests = 0 if trial.seed == CHOICE_SEED else config.tests
     schedule = Schedule(steps=config.steps, batch=config.batch, rate=trial.rate, tests=tests)
     run = train(model, data, schedule, trial.seed)
-    losses = [loss if math.isfinite(loss) else None for loss in run.losses]
-    scores = [(step, value if math.isfinite(value) else None) for step, value in run.scores]
     result = {
         "trial": dataclasses.asdict(trial),
-        "run": {"losses": losses, "scores": scores},
+        "run": finite_json({"losses": run.losses, "scores": run.scores}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "notes": notes,
     }
