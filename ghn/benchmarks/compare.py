@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghn.benchmarks.cuda_graphs import Replayed
 from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
 from ghn.engine.undo import Snapshot
 from ghn.rng import derive_seed, make_generator, preserve_global_state
@@ -61,6 +62,7 @@ class Schedule:
         rate: Peak learning rate, reached after a tenth of the steps, then a cosine to zero.
         weight_decay: AdamW's decay.
         tests: Number of times the score is taken, step 0 and the last step included; 0 for none.
+        cuda_graphs: Whether steps on a GPU are recorded once and replayed.
     """
 
     steps: int
@@ -68,6 +70,7 @@ class Schedule:
     rate: float
     weight_decay: float = 0.01
     tests: int = 5
+    cuda_graphs: bool = False
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -108,30 +111,48 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
         schedule: Steps, rates, batch.
         seed: Decides what the batches are, and what layers such as dropout draw.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
-    )
     device = next(model.parameters()).device
+    recorded = schedule.cuda_graphs and device.type == "cuda"
+    rate = torch.tensor(schedule.rate, device=device) if recorded else schedule.rate
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=rate,
+        weight_decay=schedule.weight_decay,
+        capturable=recorded,
+    )
+
+    def step(inputs: Tensor, labels: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(logits_of(model(inputs)), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    take = Replayed(step) if recorded else step
     tests = schedule.test_steps()
     losses: list[Tensor] = []
     scores: list[tuple[int, float]] = []
     with preserve_global_state(derive_seed(seed, "training")):
-        for step in range(schedule.steps + 1):
-            if step in tests:
-                scores.append((step, score(model, data, schedule.batch)))
-            if step == schedule.steps:
+        for number in range(schedule.steps + 1):
+            if number in tests:
+                scores.append((number, score(model, data, schedule.batch)))
+            if number == schedule.steps:
                 break
-            inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", step))
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate_at(step)
+            inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", number))
+            _set_rate(optimizer, schedule.rate_at(number))
             model.train()
-            optimizer.zero_grad()
-            logits = logits_of(model(inputs.to(device)))
-            loss = cross_entropy(logits, labels.to(device))
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())  # read at the end: each reading waits for the device
+            losses.append(take(inputs.to(device), labels.to(device)))
+    # Losses are read at the end: each reading waits for the device.
     return Run(torch.stack(losses).tolist(), scores)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate; a tensor stays where it is, as recorded steps read it there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 @torch.no_grad()

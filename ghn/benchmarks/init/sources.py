@@ -53,7 +53,13 @@ def train_source(config: InitConfig, family: str, data: Data) -> None:
     architecture = SAMPLERS[family].fit_to(ARCHITECTURES[family], data.train.settings)
     with preserve_global_state(derive_seed(SEED, "source", family)):
         model = SAMPLERS[family].build(architecture)
-    schedule = Schedule(steps=config.source_steps, batch=config.batch, rate=RATE, tests=2)
+    schedule = Schedule(
+        steps=config.source_steps,
+        batch=config.batch,
+        rate=RATE,
+        tests=2,
+        cuda_graphs=config.cuda_graphs,
+    )
     run = train(model.to(choose_device(config.device)), data, schedule, SEED)
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     with atomic_path(path) as temporary:

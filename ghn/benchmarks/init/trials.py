@@ -92,7 +92,13 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
         notes = initialize(model, trial.start, network, inputs.cpu(), trial.seed, config)
     model.to(choose_device(config.device))
     tests = 0 if trial.seed == CHOICE_SEED else config.tests
-    schedule = Schedule(steps=config.steps, batch=config.batch, rate=trial.rate, tests=tests)
+    schedule = Schedule(
+        steps=config.steps,
+        batch=config.batch,
+        rate=trial.rate,
+        tests=tests,
+        cuda_graphs=config.cuda_graphs,
+    )
     run = train(model, data, schedule, trial.seed)
     result = {
         "trial": dataclasses.asdict(trial),
