@@ -10,6 +10,7 @@ from ghn.benchmarks.compare import (
     Data,
     Run,
     Schedule,
+    _set_rate,
     mean_and_spread,
     reach,
     score,
@@ -179,3 +180,23 @@ def test_a_run_that_diverged_has_an_infinite_final_loss():
 def test_spread_is_the_sample_standard_deviation():
     assert mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
     assert mean_and_spread([5.0]) == (5.0, 0.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to record steps on")
+def test_replayed_steps_train_as_steps_that_are_launched_do():
+    def losses(cuda_graphs: bool) -> list[float]:
+        schedule = Schedule(steps=12, batch=8, rate=1e-2, tests=3, cuda_graphs=cuda_graphs)
+        return train(small_net().cuda(), two_colours(), schedule, seed=1).losses
+
+    assert losses(True) == pytest.approx(losses(False), rel=1e-3)
+
+
+def test_a_tensor_of_a_rate_keeps_its_place_for_recorded_steps():
+    rate = torch.tensor(0.5)
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=rate)
+
+    _set_rate(optimizer, 0.25)
+
+    assert optimizer.param_groups[0]["lr"] is rate
+    assert rate.item() == 0.25

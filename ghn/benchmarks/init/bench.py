@@ -251,6 +251,9 @@ def _command(config: InitConfig) -> str:
         if value == defaults[key] or key in ("type", "jobs", "ray"):
             continue
         flag = "--" + key.replace("_", "-")
+        if value is True:
+            words.append(flag)
+            continue
         values = value if isinstance(value, list) else [value]
         words += [word for v in values for word in (flag, str(v))]
     return shlex.join(words)

@@ -59,8 +59,8 @@ class InitConfig(Config):
         tests: Number of scores along a run.
         device: Where networks are trained: `"auto"` for a GPU if there is one, `"cpu"`, `"cuda"`.
         jobs: Processes, each with one thread; 1 stays in this one. On one GPU they share it.
-        cuda_graphs: Whether steps on a GPU are recorded once and replayed, several times as fast
-            for small networks; a model that waits for the GPU in its forward pass is left out.
+        cuda_graphs: Whether steps on a GPU are recorded once and replayed, for networks whose steps
+            wait for launches; one that waits for the GPU in its forward pass is left out.
         ray: Whether a Ray cluster runs them instead (extra `ghn[ray]`).
     """
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 
 import pytest
 import torch
@@ -171,13 +172,18 @@ def test_the_command_ends_with_status_1_if_a_network_was_left_out(tmp_path):
     flags += ["--scored", "8", "--tests", "2", "--jobs", "1", "--json", "--starts", "default"]
     flags += ["--starts", "lsuv", "--models", f"{file}:wrong", "--models", MODELS[1]]
 
-    found = CliRunner().invoke(app, ["bench", "init", *flags, "--out", str(tmp_path / "a b")])
+    flags += ["--cuda-graphs", "--out", str(tmp_path / "a b")]
+
+    found = CliRunner().invoke(app, ["bench", "init", *flags])
 
     assert found.exit_code == 1
     assert "Left out" in found.stderr
     result = json.loads(found.stdout)
     assert list(result["failed"]) == [f"{file}:wrong"]
-    assert f"'{tmp_path / 'a b'}'" in result["record"]["command"]
+    words = shlex.split(result["record"]["command"])
+    assert str(tmp_path / "a b") in words
+    assert "--cuda-graphs" in words
+    assert "True" not in words
 
 
 def test_a_checkpoint_with_other_weights_is_measured_anew(tmp_path):
