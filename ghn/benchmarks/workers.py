@@ -6,6 +6,7 @@ import concurrent.futures
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -47,7 +48,7 @@ def workers(jobs: int, ray: bool = False) -> Iterator[RunAll]:
         return
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+        jobs, mp_context=context, initializer=_begin
     ) as pool:
 
         def run(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
@@ -60,6 +61,20 @@ def workers(jobs: int, ray: bool = False) -> Iterator[RunAll]:
         except BaseException:  # an error or Ctrl-C: what has not begun never shall
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _begin() -> None:
+    """Set up a process of the pool."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that started it is gone: a pool outlives a parent's kill."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _here(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:

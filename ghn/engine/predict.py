@@ -35,7 +35,7 @@ from ghn.engine.spectral import fit_spectral_norms, spectral_vectors
 from ghn.engine.undo import Snapshot
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph
-from ghn.graphs.inputs import candidates
+from ghn.graphs.inputs import ExampleInputs, candidates
 from ghn.graphs.ties import forget_caches
 from ghn.graphs.trace import parameter_names, trace_with_inputs
 from ghn.kernels import Recipe
@@ -277,6 +277,7 @@ def _plan(
     parameters, aliases = parameter_names(model)
     if graph is not None:
         _check_graph(graph, parameters)
+    form = ExampleInputs()
     if graph is None or (settings.calibrate and example_inputs is None):
         traced = trace_with_inputs(model, example_inputs)
         graph, form = graph or traced.graph, traced.inputs
@@ -284,6 +285,7 @@ def _plan(
         form = next(candidates(model, example_inputs))
     hypernetwork, label, notes = find_hypernetwork(settings.checkpoint, graph)
     support = hypernetwork.config.support
+    notes = (*notes, *support.notes((*form.args, *form.kwargs.values())))
     reasons = keep_reasons(graph, parameters, support, settings.generate, settings.unsupported)
     names = [name for name, reason in reasons.items() if reason is None]
     condition = settings.condition

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
 
 from ghn.config import Config
 from ghn.errors import ConfigError
@@ -37,6 +39,7 @@ class Support(Config):
             signals pass the operator) or `branch`.
         classes: Numbers of classes.
         image_channels: Numbers of input channels of the first layer.
+        image_sides: Heights and widths of the training images, in pixels; empty if not known.
         widest: Most rows or columns of any parameter, for information.
 
     Raises:
@@ -46,6 +49,7 @@ class Support(Config):
     uses: tuple[str, ...] = ()
     classes: tuple[int, ...] = ()
     image_channels: tuple[int, ...] = ()
+    image_sides: tuple[int, ...] = ()
     widest: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +88,26 @@ class Support(Config):
             uses=tuple(sorted({*self.uses, *other.uses})),
             classes=tuple(sorted({*self.classes, *other.classes})),
             image_channels=tuple(sorted({*self.image_channels, *other.image_channels})),
+            image_sides=tuple(sorted({*self.image_sides, *other.image_sides})),
             widest=max(self.widest, other.widest),
+        )
+
+    def notes(self, inputs: Iterable[Any]) -> tuple[str, ...]:
+        """Say where a model's example inputs are unlike those of training: images of other sizes.
+
+        Args:
+            inputs: What the model is called with.
+        """
+        images = [x for x in inputs if isinstance(x, Tensor) and x.is_floating_point()]
+        other = [x for x in images if x.dim() == 4 and not {*x.shape[2:]} <= {*self.image_sides}]
+        if not self.image_sides or not other:
+            return ()
+        known = ", ".join(f"{side} x {side}" for side in self.image_sides)
+        height, width = other[0].shape[2:]
+        return (
+            f"the checkpoint learned from images of {known} pixels, and the example input has "
+            f"{height} x {width}: at other sizes a model may learn more slowly from predicted "
+            "weights than from its own, so compare both",
         )
 
     def reason(self, graph: ParamGraph, spec: ParamSpec) -> Reason | None:

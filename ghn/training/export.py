@@ -62,6 +62,8 @@ def export(
     config = trainer.config
     drawn = trainer.drawn()
     support = Support.from_graphs(trainer.pool[i].graph for i in drawn)
+    side = trainer.task.settings.get("image")
+    support = support.replace(image_sides=(side,) if side else ())
     ghn = trainer.averaged()
     ghn.config = ghn.config.replace(support=support.joined(ghn.config.support))
     ghn.save_pretrained(folder, dtype=dtype)

@@ -50,6 +50,32 @@ def square(x):
     return x * x
 
 
+WAITS = """
+import threading
+from ghn.benchmarks.workers import workers
+
+def work(piece):
+    print("begun", flush=True)
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    with workers(jobs=2) as run_all:
+        list(run_all(work, [1]))
+"""
+
+
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path):
+    script = tmp_path / "waits.py"
+    script.write_text(WAITS)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "begun\n"
+
+    parent.kill()
+
+    # The pipe has its end when nobody who could write into it is left.
+    assert parent.communicate(timeout=100)[0] == ""
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_piece_comes_back_with_its_result(jobs):
     with workers(jobs) as run_all:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.engine import Support
+from ghn.engine import Support, predict_params
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 
@@ -101,3 +101,22 @@ def test_support_survives_json():
 
     assert Support.from_dict(support.to_dict()) == support
     assert support.classes == (7, 10)
+
+
+def test_images_of_other_sizes_than_those_of_training_are_told():
+    support = Support(image_sides=(32,))
+
+    assert support.notes([torch.zeros(1, 3, 32, 32)]) == ()
+    assert support.notes([torch.zeros(1, 16, dtype=torch.int64), torch.zeros(1, 5, 7)]) == ()
+    [note] = support.notes([torch.zeros(1, 3, 224, 192)])
+    assert "learned from images of 32 x 32 pixels" in note
+    assert "224 x 192" in note
+    assert Support().notes([torch.zeros(1, 3, 224, 224)]) == ()
+
+
+def test_the_report_tells_that_a_model_reads_larger_images():
+    def notes(side: int) -> tuple[str, ...]:
+        return predict_params(net(), torch.zeros(1, 3, side, side)).notes
+
+    assert notes(32) == ()
+    assert any("224 x 224" in note for note in notes(224))
