@@ -65,8 +65,8 @@ def test_each_graph_of_a_batch_is_decoded_as_if_alone(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_each_condition_of_a_batch_is_decoded_as_if_alone(name):
-    decoder = build(name)
-    x = embeddings(batch=3)
+    decoder = build(name).double()  # in single precision the order of sums shows
+    x = embeddings(batch=3).double()
 
     batch = emit(decoder, x, SPECS)
 
@@ -74,8 +74,7 @@ def test_each_condition_of_a_batch_is_decoded_as_if_alone(name):
         alone = emit(decoder, x[index : index + 1], SPECS)
         for key in SPECS:
             one = expand(batch[key])[index : index + 1]
-            # Sums of values of about 1, whose order is the processor's choice.
-            torch.testing.assert_close(one, expand(alone[key]), rtol=1e-5, atol=1e-5, msg=key)
+            torch.testing.assert_close(one, expand(alone[key]), rtol=1e-5, atol=1e-6, msg=key)
     apart = expand(batch["conv"])
     assert (apart[0] - apart[1]).abs().max() > 0.1
 
