@@ -30,7 +30,8 @@ class Report:
         scaled: Parameter name to the power of two that its prediction was multiplied with by
             `calibrate=True`; see `ghn.engine.calibrate`.
         seconds: Wall-clock time of the whole call, loading the checkpoint included.
-        notes: Sentences on what was taken for granted; empty for most models.
+        notes: Sentences on what was taken for granted, or is unlike what the checkpoint was trained
+            on; empty for most models that read what it was trained on.
     """
 
     predicted: dict[str, str]

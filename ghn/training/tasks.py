@@ -138,12 +138,11 @@ class TextTask:
         """Return the bits per byte of excerpts at equal distances."""
         last = len(self.data) - self.context - 1
         starts = torch.linspace(0, last, count, dtype=torch.float64).long()
-        nats = sum(
-            float(cross_entropy(logits.float(), labels.to(logits.device))) * len(part)
-            for part in starts.split(TEXTS_AT_ONCE)
-            for inputs, labels in [self.data.excerpts(part, self.context)]
-            for logits in [run(inputs)]
-        )
+        nats = 0.0
+        for part in starts.split(TEXTS_AT_ONCE):
+            inputs, labels = self.data.excerpts(part, self.context)
+            logits = run(inputs).float()
+            nats += float(cross_entropy(logits, labels.to(logits.device))) * len(part)
         return nats / len(starts) / math.log(2) * len(self.data) / self.data.bytes
 
 

@@ -182,7 +182,7 @@ def test_spread_is_the_sample_standard_deviation():
     assert mean_and_spread([5.0]) == (5.0, 0.0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU to record steps on")
+@pytest.mark.gpu
 def test_replayed_steps_train_as_steps_that_are_launched_do():
     def losses(cuda_graphs: bool) -> list[float]:
         schedule = Schedule(steps=12, batch=8, rate=1e-2, tests=3, cuda_graphs=cuda_graphs)
