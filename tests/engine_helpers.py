@@ -50,6 +50,21 @@ class FakeGHN(nn.Module):
         return LowRank(left, right, layout)
 
 
+class Small(nn.Module):
+    """A convolution, BatchNorm, dropout, a linear layer, and a parameter that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(6, 5)
+        self.unused = nn.Parameter(torch.arange(4.0))
+
+    def forward(self, x):
+        return self.head(self.drop(self.norm(self.conv(x)).relu().mean((2, 3))))
+
+
 def bits(tensor):
     """The bytes of a tensor, so that NaN equals NaN and 0.0 differs from -0.0."""
     if tensor.is_meta or tensor.layout is not torch.strided or nn.parameter.is_lazy(tensor):
