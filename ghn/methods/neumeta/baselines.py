@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ghn.graphs import channel_ties
 from ghn.graphs.ties import forget_caches, named_tensors, permute_channels
 from ghn.methods.neumeta.batches import Batches
 from ghn.methods.neumeta.config import FamilyConfig
-from ghn.methods.neumeta.descend import descend
+from ghn.methods.neumeta.descend import descend, run_in
 from ghn.methods.neumeta.family import Family
 from ghn.methods.neumeta.fit import Divergence, Loss, class_divergence, task_loss
 from ghn.methods.neumeta.structures import Structure
@@ -131,7 +132,8 @@ def tune(
 
     def objective() -> Tensor:
         inputs, labels = next(stream)
-        return task_loss(config, teacher, model(inputs), (inputs, labels), loss, divergence)
+        outputs = run_in(config.mixed_precision, inputs.device, partial(model, inputs))
+        return task_loss(config, teacher, outputs, (inputs, labels), loss, divergence)
 
     groups = [{"params": parameters, "lr": config.base_rate}]
     with stream.explaining():

@@ -13,6 +13,7 @@ from ghn.errors import ConfigError
 __all__ = ["FamilyConfig"]
 
 BASES = ("none", "frozen", "trained")
+PRECISIONS = ("no", "bf16")
 NODES, SIZE = 16, 16
 
 
@@ -45,6 +46,8 @@ class FamilyConfig(Config):
         ema: Share that an average of the trained numbers keeps at each step; the average is what is
             used in the end. 0 for none.
         clip: Largest norm of a gradient; 0 for any.
+        mixed_precision: `"bf16"` for running networks while training, on processors that are faster
+            so; `"no"`: in the precision of their weights. Weights are emitted in that one anyway.
         calibration: Inputs that are kept, with which statistics of BatchNorm are measured for each
             size that is sampled; 0 for none: statistics are then resampled by place.
         seed: Of everything that is drawn.
@@ -72,6 +75,7 @@ class FamilyConfig(Config):
     magnitude: float = 0.0
     ema: float = 0.995
     clip: float = 1.0
+    mixed_precision: str = "no"
     calibration: int = 256
     seed: int = 0
 
@@ -79,6 +83,10 @@ class FamilyConfig(Config):
         self._check_sizes()
         if self.base not in BASES:
             raise ConfigError(f"base must be one of {', '.join(BASES)}, got {self.base!r}")
+        if self.mixed_precision not in PRECISIONS:
+            raise ConfigError(
+                f"mixed_precision must be 'no' or 'bf16', got {self.mixed_precision!r}"
+            )
         if not self.reach and self.base == "none":
             raise ConfigError("without a field (reach=0) weights come from a base, got base='none'")
         weights = (self.task, self.distillation, self.reconstruction, self.magnitude, self.decay)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from ghn.graphs.resample import resample, with_gains
 from ghn.graphs.ties import named_tensors
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.depths import depths_of
+from ghn.methods.neumeta.descend import run_in
 from ghn.methods.neumeta.file import read_family, write_family
 from ghn.methods.neumeta.fit import Fitted, fit
 from ghn.methods.neumeta.groups import Group, Widths, chosen_parameters
@@ -205,7 +207,8 @@ class Family:
         for norm in norms:
             norm.train()
         try:
-            return run(structure.model, weights, inputs, buffers=buffers)[0]
+            call = partial(run, structure.model, weights, inputs, buffers=buffers)
+            return run_in(self.config.mixed_precision, self.device, call)[0]
         finally:
             for norm in norms:
                 norm.eval()

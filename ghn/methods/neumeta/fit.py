@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from ghn.methods.neumeta.batches import Batches
 from ghn.methods.neumeta.config import FamilyConfig
-from ghn.methods.neumeta.descend import descend, write_values
+from ghn.methods.neumeta.descend import descend, run_in, write_values
 from ghn.methods.neumeta.structures import Structure
 from ghn.rng import make_generator, preserve_global_state
 
@@ -182,7 +183,7 @@ def task_loss(
     total = config.task * loss(outputs, labels)
     if config.distillation:
         with torch.no_grad():
-            target = teacher(inputs)
+            target = run_in(config.mixed_precision, inputs.device, partial(teacher, inputs))
         total = total + config.distillation * divergence(outputs, target, config.temperature)
     return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from ghn.engine.select import Generate
 from ghn.errors import CheckpointError
 from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.benchmarks import SPLITS, Benchmark
-from ghn.methods.neumeta.descend import Losses
+from ghn.methods.neumeta.descend import Losses, run_in
 from ghn.methods.neumeta.features import AT_ONCE, Examples, Features
 from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.tasks import Task
@@ -56,6 +57,7 @@ def source_of(
     path: Path,
     device: torch.device,
     progress: Progress,
+    precision: str = "no",
 ) -> Source:
     """Return the trained network of a seed, from its file if it was trained before.
 
@@ -66,6 +68,7 @@ def source_of(
         path: Where it is kept.
         device: Where the network and its features shall be.
         progress: Called with steps done, steps in all, and a text.
+        precision: With which it is trained; see `FamilyConfig.mixed_precision`.
     """
     train, test = (benchmark.read(s).to(device) for s in SPLITS[split])
     with preserve_global_state():
@@ -73,13 +76,14 @@ def source_of(
         network = benchmark.network().to(device)
     header = {"summary": benchmark.summary, "steps": benchmark.steps, "data": train.hash}
     header |= {"network": benchmark.identity} if benchmark.identity else {}
+    header |= {"mixed_precision": precision} if precision != "no" else {}
     if path.exists():
         tensors, found = read_tensors(path, KIND)
         if found != header:
             raise CheckpointError(f"{path} is of another benchmark: {found}; choose another --out")
         network.load_state_dict(tensors)
     else:
-        _train(network, benchmark, train, seed, progress)
+        _train(network, benchmark, train, seed, progress, precision)
         write_tensors(path, network.state_dict(), KIND, header)
     network.eval()
     body = network.get_submodule("body")
@@ -93,7 +97,12 @@ def source_of(
 
 
 def _train(
-    network: nn.Module, benchmark: Benchmark, data: Examples, seed: int, progress: Progress
+    network: nn.Module,
+    benchmark: Benchmark,
+    data: Examples,
+    seed: int,
+    progress: Progress,
+    precision: str,
 ) -> None:
     if not benchmark.steps:
         return
@@ -113,7 +122,9 @@ def _train(
         images, labels = data.take(index)
         if benchmark.vary is not None:
             images, labels = benchmark.vary(images, labels, generator)
-        loss = objective(network, normalize(images), labels, generator)
+        inputs = normalize(images).contiguous(memory_format=torch.channels_last)
+        call = partial(objective, network, inputs, labels, generator)
+        loss = run_in(precision, inputs.device, call)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
