@@ -106,6 +106,8 @@ def diagnose_magnitude(ghn: GHN, graph: ParamGraph, conditions: Any = None) -> M
         >>> ghn = GHN(GHNConfig(encoder=None, condition=ValuesConfig(), ...))  # doctest: +SKIP
         >>> diagnose_magnitude(ghn, trace(model)).slope                        # doctest: +SKIP
     """
+    if ghn.condition is None:
+        raise ConfigError("a hypernetwork without a condition has no slope; give GHNConfig one")
     inner = ghn.condition.of if isinstance(ghn.condition, Unit) else ghn.condition
     if conditions is None:
         conditions = _growing(inner)

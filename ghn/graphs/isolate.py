@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from ghn.errors import UnsupportedModelError
 from ghn.graphs.values import Values, steers, storage_of
 
-__all__ = ["Twin", "isolate", "unwrap"]
+__all__ = ["Twin", "copied", "isolate", "unwrap"]
 
 CONTAINERS = (dict, list, set)
 # What every module has: tables of tensors and modules, which are replaced one by one, and hooks.
@@ -36,6 +36,17 @@ def unwrap(model: nn.Module) -> nn.Module:
         else:
             break
     return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a module, whatever tensors it computes from others and keeps.
+
+    Such are the weights of the older `weight_norm` and of `nn.utils.prune`, which a forward pass
+    computes anew, and which torch does not copy.
+    """
+    computed = (t for module in model.modules() for t in vars(module).values())
+    found = {id(t): t.detach().clone() for t in computed if isinstance(t, Tensor) and t.grad_fn}
+    return copy.deepcopy(model, found)
 
 
 class Twin:

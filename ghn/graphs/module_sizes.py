@@ -1,12 +1,15 @@
 """The numbers with which modules remember sizes, and what they become when channels go.
 
 A layer's own numbers follow from the operator that it runs. Other numbers are known by their
-values alone, which may be read in several ways; see `ghn.graphs.resize`.
+values alone, which may be read in several ways; see `ghn.graphs.resize`. Those that are called as
+sizes of channels are likely to be some, others to be no sizes, such as the place of a layer, a
+factor, or the side of an image.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +23,9 @@ __all__ = ["ModuleSizes"]
 
 Shape = tuple[int, ...]
 
+_CHANNELS = re.compile(r"dim|size|feat|chan|head|width|hidden|inner|group|plane|n_embd|d_model")
+_OTHERS = re.compile(r"ima?ge?_|patch|pixel|input|vocab|class|label|posi|index|idx|layer|depth|win")
+
 
 class Number(NamedTuple):
     """A number of a module that may be a size: equal ones of one class are read alike."""
@@ -29,6 +35,12 @@ class Number(NamedTuple):
     place: int | None
     value: int
     options: tuple[int, ...]
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether its name is one for sizes of channels."""
+        name = self.attribute.lower()
+        return bool(_CHANNELS.search(name)) and not _OTHERS.search(name)
 
 
 class ModuleSizes:
@@ -64,7 +76,16 @@ class ModuleSizes:
                     self._numbers.setdefault(number, []).append(modules[scope])
 
     def readings(self) -> Iterator[dict[Number, int]]:
-        """Yield ways to read the numbers, the likeliest first: as sizes that change."""
+        """Yield ways to read the numbers: first by their names, then one of them otherwise.
+
+        After these all ways, first those in which most are sizes that change.
+        """
+        likely = {n: n.options[0] if n.is_likely else n.value for n in self._numbers}
+        yield likely
+        for number in self._numbers:
+            for option in number.options:
+                if option != likely[number]:
+                    yield {**likely, number: option}
         for values in itertools.product(*(n.options for n in self._numbers)):
             yield dict(zip(self._numbers, values, strict=True))
 
@@ -100,10 +121,13 @@ def _layer_numbers(
     module: nn.Module, step: Step, results: list[Shape], kept: Kept
 ) -> dict[str, Any]:
     """Return what the layer that makes a call would call its sizes."""
+    if not results:  # it is not understood, and nothing of it changes
+        return {}
     shapes = [kept.shape(a) if isinstance(a, Layout) else a for a in step.args]
     match step.name:
         case "linear" | "addmm" | "mm":
-            inside, outside = shapes[1 if step.name == "addmm" else 0][-1], results[0][-1]
+            read = shapes[1] if step.name == "addmm" else kept.shape(step.get(0, "input"))
+            inside, outside = read[-1], results[0][-1]
             return {"in_features": inside, "out_features": outside, "nx": inside, "nf": outside}
         case "convolution":
             return _convolution_numbers(shapes, results)

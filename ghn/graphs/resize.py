@@ -10,10 +10,10 @@ a forward pass without values: every call in it must have the shape that the cha
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from ghn.errors import ConfigError, UnsupportedModelError
 from ghn.graphs.channels.kept import Kept, side_by_side
 from ghn.graphs.channels.rules import Step
 from ghn.graphs.graph import ParamGraph
-from ghn.graphs.isolate import unwrap
+from ghn.graphs.isolate import copied, unwrap
 from ghn.graphs.module_sizes import ModuleSizes
 from ghn.graphs.record import Call
 from ghn.graphs.ties import ChannelTies, follow, named_tensors
@@ -134,6 +134,8 @@ class Resizer:
                 raise ConfigError(
                     f"widths must name sets of channels, got {name!r}; there are {', '.join(atoms)}"
                 )
+            if isinstance(width, bool) or not isinstance(width, Integral):
+                raise ConfigError(f"the width of {name} must be a whole number, got {width!r}")
             if not 1 <= width <= len(atoms[name]):
                 raise ConfigError(
                     f"the width of {name} must lie in [1, {len(atoms[name])}], got {width}"
@@ -171,7 +173,7 @@ def _filled(shapes: Sequence[Shape]) -> list[Shape | None]:
 
 def _sliced(model: nn.Module, positions: Mapping[str, Sequence[Tensor]]) -> nn.Module:
     """Return a copy of a model with slices of its parameters and buffers; tied ones stay tied."""
-    small = copy.deepcopy(model)
+    small = copied(model)
     slices = {id(t): _slice(t, positions[name]) for name, t in named_tensors(small).items()}
     for module in small.modules():
         tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)

@@ -55,6 +55,8 @@ class Sections:
 
 def _count(tensor: Tensor, offsets: set[int], channels: int) -> int:
     """Number of equal channel blocks at whose starts a layer's output is read, else 1."""
+    if not tensor.ndim:
+        return 1
     axis = 1 if tensor.ndim == 4 else tensor.ndim - 1
     stride = tensor.stride(axis)
     if channels and tensor.shape[axis] == channels and stride:

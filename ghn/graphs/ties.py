@@ -266,9 +266,17 @@ def shuffle_channels(
     tensors = named_tensors(unwrap(model))
     check_movable(tensors, ties.sets)
     for channels in ties.sets:
-        permute_channels(tensors, channels, torch.randperm(channels.size, generator=generator))
+        permute_channels(tensors, channels, _new_order(channels.size, generator))
     forget_caches(model)
     return ties.sets
+
+
+def _new_order(count: int, generator: torch.Generator) -> Tensor:
+    """Draw a permutation of two or more that moves something."""
+    while True:
+        order = torch.randperm(count, generator=generator)
+        if not torch.equal(order, torch.arange(count)):
+            return order
 
 
 def check_movable(tensors: Mapping[str, Tensor], sets: Iterable[ChannelSet]) -> None:
@@ -329,5 +337,6 @@ def forget_caches(model: nn.Module) -> None:
     for module in modes:
         if type(module).train is not nn.Module.train:
             module.train()
+            module.train(modes[module])
     for module, mode in modes.items():
         module.training = mode

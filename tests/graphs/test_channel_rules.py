@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ties_helpers import output_of, relative_change, with_random_values
 from torch import nn
 
-from ghn.graphs import channel_ties, shuffle_channels
+from ghn.graphs import channel_ties, resize_channels, shuffle_channels
 from ghn.graphs.ties import named_tensors, permute_channels
 
 
@@ -185,6 +185,9 @@ UNKNOWN = {
     "weighted by position": (
         lambda m, x: m.b(m.a(x) * torch.arange(8.0).view(8, 1, 1)), "computed by arange",
     ),
+    "lowest quarter": (
+        lambda m, x: m.b(m.a(x)) * m.a(x).mean((2, 3)).quantile(0.25), "ordered by sort",
+    ),
     "decomposed": (
         lambda m, x: m.b(m.a(x) + torch.linalg.inv(m.square)[:, :1, None]),
         "computed by linalg_inv_ex",
@@ -211,6 +214,50 @@ def test_a_recurrent_layer_is_not_understood_and_keeps_its_order():
 
     assert not ties.sets
     assert any("lstm, which is not understood" in f.why for f in ties.frozen)
+
+
+def test_places_of_a_table_that_no_input_has_read_yet_stay():
+    def places(m, x):
+        return m.out((m.up(x) + m.table[:, : x.shape[1]]).relu())
+
+    model = Net(places, up=nn.Linear(6, 8), out=nn.Linear(8, 2))
+    model.table = nn.Parameter(torch.empty(1, 16, 8))
+    model = with_random_values(model).double()
+    longer = torch.randn(2, 12, 6).double()
+    before = output_of(model, longer)
+
+    sets = shuffle_channels(model, longer[:, :5], seed=0)
+
+    assert [s.size for s in sets] == [8]
+    assert relative_change(before, output_of(model, longer)) < 1e-12
+    (why,) = (f for f in channel_ties(model, longer[:, :5]).frozen if f.name == "table")
+    assert (why.axis, why.positions) == (1, 16)
+
+
+def test_layers_may_be_called_with_names():
+    model = Net(lambda m, x: F.linear(weight=m.w, input=m.a(x)), a=nn.Linear(6, 8))
+    model.w = nn.Parameter(torch.empty(2, 8))
+    model = with_random_values(model)
+    before = output_of(model, TOKENS)
+
+    (channels,) = shuffle_channels(model, TOKENS, seed=0)
+
+    assert channels.size == 8
+    assert relative_change(before, output_of(model, TOKENS)) < 1e-5
+    assert resize_channels(model, {channels.name: 5}, TOKENS).w.shape == (2, 5)
+
+
+def test_products_of_vectors_hold_nothing_back():
+    def function(m, x):
+        return m.out(m.up(x)) * torch.dot(m.one, m.one) + m.one @ m.square
+
+    model = Net(function, up=nn.Linear(6, 8), out=nn.Linear(8, 2))
+    model.one, model.square = nn.Parameter(torch.empty(4)), nn.Parameter(torch.empty(4, 2))
+    model = with_random_values(model)
+
+    small = resize_channels(model, {"up.weight[0]": 5}, TOKENS)
+
+    assert small(TOKENS).shape == model(TOKENS).shape
 
 
 def pooled(m, x):

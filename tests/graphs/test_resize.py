@@ -5,6 +5,7 @@ import timm
 import torch
 from ties_helpers import gpt2, image, output_of, relative_change, tokens, with_random_values
 from torch import nn
+from torch.nn.utils import prune, weight_norm
 
 from ghn.errors import ConfigError, ShapeError, UnsupportedModelError
 from ghn.graphs import Resizer, resize_channels
@@ -171,3 +172,62 @@ def test_what_has_no_elements_holds_no_channels_back():
 
     assert small.a.out_channels == small.b.in_channels == 5
     assert small(x).shape == (1, 2, 4, 4)
+
+
+class Counting(nn.Module):
+    """Remembers numbers that equal a width and are none, beside heads under another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 2)
+        self.layer_idx, self.factor, self.image_size, self.h = 8, 8, 8, 8
+        self.dim = 8
+
+    def forward(self, x):
+        return self.second(self.first(x).view(-1, self.h)) * self.factor
+
+
+def test_numbers_that_happen_to_equal_a_width_stay():
+    model = with_random_values(Counting())
+    with torch.no_grad():
+        model.second.weight[:, 5:] = 0.0
+    x = torch.randn(3, 8)
+
+    small = resize_channels(model, {"first.weight[0]": 5}, x)
+
+    assert (small.layer_idx, small.factor, small.image_size) == (8, 8, 8)
+    assert (small.h, small.dim) == (5, 5)
+    torch.testing.assert_close(small(x), model(x))
+
+
+def test_an_image_as_large_as_the_model_is_wide_stays_as_large():
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, embed_dim=32, num_heads=4, depth=2, num_classes=4
+    )
+
+    small = resize_channels(model, {"blocks.0.attn.qkv.weight[0]": 3}, image(32))
+
+    assert small.patch_embed.img_size == (32, 32)
+    assert small(image(32)).shape == (2, 4)
+
+
+def test_a_truth_value_is_no_width():
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    with pytest.raises(ConfigError, match="whole number"):
+        resize_channels(model, {"0.weight[0]": True}, torch.empty(1, 3))
+
+
+def test_weights_that_are_computed_before_each_call_are_computed_anew():
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    prune.l1_unstructured(model[0], "weight", amount=0.5)
+    model[2] = weight_norm(model[2])
+    x = torch.randn(4, 3)
+    model(x)
+
+    small = resize_channels(model, {"0.bias[0]": 5}, x)
+
+    assert small[0].weight_orig.shape == small[0].weight_mask.shape == (5, 3)
+    hidden = torch.relu(model[0](x))[:, :5] @ model[2].weight_v[:, :5].T
+    scale = model[2].weight_g / model[2].weight_v[:, :5].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(small(x), hidden * scale.T + model[2].bias)

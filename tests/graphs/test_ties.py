@@ -137,6 +137,39 @@ def test_nothing_to_permute_is_an_error():
         shuffle_channels(nn.Linear(3, 2), torch.empty(1, 3))
 
 
+def test_every_set_is_moved_however_few_its_channels():
+    for seed in range(20):
+        model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+        before = model[0].weight.clone()
+
+        shuffle_channels(model, torch.empty(1, 3), seed=seed)
+
+        assert torch.equal(model[0].weight, before.flip(0))
+
+
+class Moody(nn.Sequential):
+    """Remembers which mode it was put into."""
+
+    def train(self, mode=True):
+        self.scale = 2.0 if mode else 1.0
+        return super().train(mode)
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_modules_are_put_back_into_the_mode_they_were_in(training):
+    model = with_random_values(Moody(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))).train(training)
+    inputs = torch.randn(4, 3)
+    before = output_of(model, inputs)
+
+    shuffle_channels(model, inputs, seed=0)
+
+    assert relative_change(before, output_of(model, inputs)) < 1e-5
+    assert model[0].training is training
+
+
 @pytest.mark.slow
 def test_modules_forget_what_they_computed_from_weights():
     model = with_random_values(timm.create_model("levit_128s", num_classes=10)).double()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ghn.graphs.channels.labels import Array, Labels
 from ghn.graphs.channels.layout import Block, Layout
 from ghn.graphs.channels.propagate import Propagation
+from ghn.graphs.channels.views import CUTS
 
 __all__ = ["Channels", "find_channels"]
 
@@ -24,6 +25,7 @@ Hash = npt.NDArray[np.uint64]
 
 NONE = -1
 ALONE = "no other channel is used in the same places"
+UNREAD = "not read in the forward pass"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,9 @@ def find_channels(run: Propagation, leaves: Iterable[Layout]) -> Channels:
         leaves: Layouts of the parameters and buffers.
     """
     labels = run.labels
+    leaves = list(leaves)
+    atoms = _atoms(labels, (b for layout in leaves for b in layout.blocks))
+    labels.fix(np.setdiff1d(atoms, _read(run)), UNREAD)
     arrays = [_occurrences(labels, array) for array in _arrays(run, leaves)]
     if not arrays:  # nothing has an axis that could move
         return Channels(labels, np.full(labels.count, NONE))
@@ -112,6 +117,32 @@ def find_channels(run: Propagation, leaves: Iterable[Layout]) -> Channels:
         if len(np.unique(found.atom)) < len(found.atom):
             set_of[np.isin(set_of, _entangled(found, set_of))] = NONE
     return Channels(labels, set_of)
+
+
+def _read(run: Propagation) -> Array:
+    """Return the atoms that some call sums over, compares, or else has no more in its results.
+
+    Positions that are cut off are not read: rows of a table of places beyond those of the example
+    may be read for another input, and then are not alike.
+    """
+    read = [
+        np.setdiff1d(
+            _atoms(run.labels, (b for layout in step.layouts() for b in layout.blocks)),
+            _atoms(run.labels, (b for layout in results for b in layout.blocks)),
+        )
+        for step, results in run.steps
+        if step.name not in CUTS
+    ]
+    return np.unique(np.concatenate(read)) if read else np.zeros(0, np.int64)
+
+
+def _atoms(labels: Labels, blocks: Iterable[Block]) -> Array:
+    """Return all atoms that occur in some blocks, each once."""
+    arrays = {id(block.labels): block.labels for block in blocks}
+    found = [
+        np.unique(leaves) for array in arrays.values() for _, leaves in labels.leaves(array.ravel())
+    ]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
 
 def _arrays(run: Propagation, leaves: Iterable[Layout]) -> Iterator[Array]:

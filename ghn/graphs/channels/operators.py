@@ -40,7 +40,10 @@ def _is_pointwise(name: str) -> bool:
 
 
 def _pointwise(ops: Layouts, step: Step) -> list[Layout]:
-    return [ops.meet(list(step.layouts()), shape) for shape in step.shapes]
+    layouts = list(step.layouts())
+    if any(len(layout.shape) > len(shape) for layout in layouts for shape in step.shapes):
+        return not_understood(ops, step)  # its result was given another shape in place later
+    return [ops.meet(layouts, shape) for shape in step.shapes]
 
 
 def not_understood(ops: Layouts, step: Step) -> list[Layout]:
@@ -62,7 +65,7 @@ def _as_strided(ops: Layouts, step: Step) -> list[Layout]:
 
 @rule("linear")
 def _linear(ops: Layouts, step: Step) -> Layout:
-    layout, weight, bias = step.args[0], step.get(1, "weight"), step.get(2, "bias")
+    layout, weight, bias = (step.get(k, n) for k, n in enumerate(("input", "weight", "bias")))
     last = len(layout.shape) - 1
     ops.tie(layout, -1, weight, 1)
     if bias is not None:

@@ -10,7 +10,16 @@ from ghn.graphs.channels.layout import Layout
 from ghn.graphs.channels.layouts import Layouts
 from ghn.graphs.channels.rules import Step, rule
 
-__all__: list[str] = []
+__all__ = ["CUTS"]
+
+# Operators that leave positions out of a tensor, which nobody has read then.
+CUTS = frozenset(
+    {
+        *("slice", "slice_copy", "select", "select_copy", "unbind", "unbind_copy"),
+        *("split", "split_with_sizes", "unsafe_split", "unsafe_chunk", "split_copy"),
+        "constant_pad_nd",
+    }
+)
 
 
 @rule(

@@ -7,7 +7,6 @@ of all their weights, Fang et al. 2023 (DepGraph, arXiv 2301.12900).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ghn.graphs import channel_ties
+from ghn.graphs.isolate import copied
 from ghn.graphs.ties import forget_caches, named_tensors, permute_channels
 from ghn.methods.neumeta.batches import Batches
 from ghn.methods.neumeta.config import FamilyConfig
@@ -69,7 +69,7 @@ def first_channels(tensor: Tensor, structure: Structure, name: str) -> Tensor:
 
 def strongest_first(model: nn.Module, example_inputs: Any = None) -> nn.Module:
     """Return a copy whose channels are in the order of the norms of all their weights."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     tensors = named_tensors(model)
     for channels in channel_ties(model, example_inputs).sets:
         squares = torch.zeros(channels.size)
@@ -90,7 +90,7 @@ def fresh(model: nn.Module, generated: Iterable[str], seed: int) -> nn.Module:
     What they begin with is drawn on the CPU, so that a seed means the same on every device.
     """
     device = next(model.parameters()).device
-    model = copy.deepcopy(model).cpu()
+    model = copied(model).cpu()
     paths = {name.rpartition(".")[0] for name in generated}
     with preserve_global_state():
         torch.default_generator.manual_seed(seed)

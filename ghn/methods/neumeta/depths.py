@@ -6,16 +6,17 @@ Fewer means that the last ones go; more means that copies of the last one come b
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import Collection, Mapping
+from numbers import Integral
 
 from torch import nn
 
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph
 from ghn.graphs.blocks import find_blocks
+from ghn.graphs.isolate import copied
 from ghn.registry import unknown_name
 
 __all__ = ["Run", "depths_of", "find_runs", "with_depths"]
@@ -71,14 +72,16 @@ def depths_of(runs: Mapping[str, Run], wanted: Mapping[str, int]) -> dict[str, i
         ConfigError: If a number is not positive, or more than four times the full one.
         UnknownNameError: If a key names no run.
     """
+    if not isinstance(wanted, Mapping):
+        raise ConfigError(f"depth is a dict from runs of blocks to numbers, got {wanted!r}")
     found = {name: run.count for name, run in runs.items()}
     for name, depth in wanted.items():
         if name not in runs:
             raise unknown_name("run of blocks", name, list(runs))
         most = MOST * runs[name].count
-        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= most:
+        if isinstance(depth, bool) or not isinstance(depth, Integral) or not 1 <= depth <= most:
             raise ConfigError(f"a depth is a whole number in [1, {most}], got {name}: {depth!r}")
-        found[name] = depth
+        found[name] = int(depth)
     return found
 
 
@@ -90,7 +93,7 @@ def with_depths(
     Returns:
         The copy, and for each of its parameters and buffers the one of the model that it is of.
     """
-    made = copy.deepcopy(model)
+    made = copied(model)
     moves: list[tuple[str, list[int]]] = []
     for name, run in runs.items():
         holder = made.get_submodule(name)
@@ -98,7 +101,7 @@ def with_depths(
         own = [run.first + min(i, run.count - 1) for i in range(depths[name])]
         places = [*range(run.first), *own, *range(run.first + run.count, count)]
         children = list(holder.children())
-        new = [copy.deepcopy(children[p]) if p in places[:i] else children[p]
+        new = [copied(children[p]) if p in places[:i] else children[p]
                for i, p in enumerate(places)]  # fmt: skip
         holder._modules.clear()
         for place, child in enumerate(new):

@@ -13,7 +13,6 @@ Source: Yang et al. 2024 (NeuMeta, arXiv 2410.11878). The base and the sums are 
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -26,9 +25,10 @@ from torch import Tensor, nn
 from ghn.engine.recalibrate import recalibrate_statistics
 from ghn.engine.run import run
 from ghn.engine.select import Generate
+from ghn.engine.spectral import fit_spectral_norms
 from ghn.errors import CheckpointError, UnsupportedModelError
 from ghn.graphs import trace
-from ghn.graphs.isolate import unwrap
+from ghn.graphs.isolate import copied, unwrap
 from ghn.graphs.resample import resample, with_gains
 from ghn.graphs.ties import named_tensors
 from ghn.methods.neumeta.config import FamilyConfig
@@ -87,7 +87,7 @@ class Family:
         example_inputs: Any = None,
     ) -> None:
         self.config = config or FamilyConfig()
-        self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
+        self.model = copied(unwrap(model)).eval().requires_grad_(False)
         graph = trace(self.model, example_inputs)
         self._tensors = named_tensors(self.model)
         self.generated, whole = chosen_parameters(self.model, graph, generate, example_inputs)
@@ -128,11 +128,13 @@ class Family:
         """Return the network at a size: of the same class, with weights of its own.
 
         Args:
-            width: A share of the full width (a float), or a dict from groups, modules that groups
-                lie in, or globs, to shares or numbers of channels (integers). What is not named
-                stays full. Widths that the network cannot have become the nearest that it can, with
-                a warning; so do widths outside of the trained range get one.
+            width: A share of the full width (a float), a number of channels for every group (an
+                integer), or a dict from groups, modules that groups lie in, or globs, to such. What
+                is not named stays full, and the nearest name counts. Widths that the network cannot
+                have become the nearest that it can, with a warning.
             depth: Blocks of runs of equal blocks, by the module that holds them.
+
+        Sizes outside of the trained ranges get a warning (`SizeWarning`).
 
         Raises:
             ConfigError: If a width or depth is not positive, or too large.
@@ -141,9 +143,10 @@ class Family:
         structure = self.structures.at(self.sizes(width, depth))
         with torch.no_grad():
             weights = self.weights(structure, self.emit(structure))
-            model = copy.deepcopy(structure.model)
+            model = copied(structure.model)
             for name, tensor in named_tensors(model).items():
                 tensor.copy_(weights[name])
+            fit_spectral_norms(model, list(model.parameters()))
         if self.calibration is not None and structure.norms:
             norms = [model.get_submodule(name) for name in structure.norms]
             recalibrate_statistics(model, self.calibration.split(AT_ONCE), only=norms)
@@ -151,7 +154,9 @@ class Family:
 
     def sizes(self, width: Widths = 1.0, depth: Mapping[str, int] | None = None) -> dict[str, int]:
         """Return all sizes that arguments of `sample` stand for."""
-        return self.structures.sizes(width, depth or {}, self.config.low, self.config.high)
+        config = self.config
+        trained = config.depths
+        return self.structures.sizes(width, depth or {}, config.low, config.high, trained)
 
     def weights(self, structure: Structure, emitted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return all parameters and buffers of a structure, given those that are generated."""
@@ -255,7 +260,7 @@ class Family:
             CheckpointError: If the file is damaged, foreign, or belongs to another network.
         """
         tensors, config, header = read_family(path, cls.kind)
-        model = copy.deepcopy(unwrap(model))
+        model = copied(unwrap(model))
         _set_all(path, named_tensors(model), _under("model/", tensors))
         names = set(header["generated"])
         with warnings.catch_warnings():
@@ -266,7 +271,9 @@ class Family:
         _set_all(path, family.ghn.state_dict(), _under("ghn/", tensors))
         _set_all(path, family.base, _under("base/", tensors))
         if "calibration" in tensors:
-            family.calibration = tensors["calibration"].to(family.device)
+            kept = tensors["calibration"].to(family.device)
+            like = family._tensors[family.generated[0]].dtype
+            family.calibration = kept.to(like) if kept.is_floating_point() else kept
         return family, header["notes"]
 
     def trained(self) -> list[nn.Parameter]:

@@ -46,7 +46,9 @@ def read_family(
         raise CheckpointError(
             f"{path} is damaged: its header lacks {', '.join(wrong)}; make the {kind} again"
         )
-    broken = [name for name, t in tensors.items() if not t.isfinite().all()]
+    # What is kept may hold infinities, as masks do; what is trained, or measured with, may not.
+    trained = {n: t for n, t in tensors.items() if not n.startswith("model/")}
+    broken = [name for name, t in trained.items() if not t.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path} holds numbers that are not finite, in {broken[:3]}")
     try:

@@ -11,6 +11,7 @@ import dataclasses
 import fnmatch
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
@@ -105,7 +106,9 @@ def _candidates(resizer: Resizer, generated: Collection[str]) -> dict[str, Group
         if channels.name in taken or channels.size < 2:
             continue
         together = {channels.name, *_side_by_side(resizer, channels.name)}
-        if not together <= {s.name for s in free}:
+        sizes = {s.name: s.size for s in free}
+        # One number of channels is for all of them.
+        if not together <= set(sizes) or len({sizes[name] for name in together}) > 1:
             continue
         taken |= together | {s.name for s in free if _overlap(s, channels)}
         begin, unit = _begin_and_unit(channels, resizer.graph)
@@ -228,9 +231,9 @@ def widths_of(
 
     Args:
         groups: All groups, by name.
-        wanted: A share of the full width (a float), or a dict from groups to shares or numbers of
-            channels (integers). A key is the name of a group, of a module that they lie in, or a
-            glob. Groups that are not named stay full.
+        wanted: A share of the full width (a float), a number of channels for every group (an
+            integer), or a dict from groups to such. A key is the name of a group, of a module that
+            they lie in, or a glob; the nearest one counts. Groups that are not named stay full.
         low: Smallest share that was trained.
         high: Largest one.
 
@@ -241,13 +244,12 @@ def widths_of(
     named = wanted if isinstance(wanted, Mapping) else dict.fromkeys(groups, wanted)
     found = {name: group.full for name, group in groups.items()}
     rounded, outside = [], []
-    # What is named exactly counts for more than what a pattern takes in.
-    for key, width in sorted(named.items(), key=lambda item: item[0] in groups):
+    for key, width in sorted(named.items(), key=lambda item: _nearness(groups, item[0])):
         for name in _matching(groups, key):
             group = groups[name]
             exact = _channels(name, group, width)
             found[name] = group.nearest(exact)
-            if abs(found[name] - exact) >= (1 if isinstance(width, float) else 0.5):
+            if abs(found[name] - exact) >= (0.5 if isinstance(width, Integral) else 1):
                 rounded.append(
                     f"{name}: {exact:g} of {group.full} is no multiple of {group.unit}, "
                     f"{found[name]} is"
@@ -265,6 +267,12 @@ def widths_of(
     return found
 
 
+def _nearness(groups: Mapping[str, Group], key: str) -> tuple[bool, bool, int]:
+    """A group's own name counts for more than a module's, the inner one first, than a pattern."""
+    is_module = any(name.startswith(f"{key}.") for name in groups)
+    return key in groups, is_module, len(str(key))
+
+
 def _some(texts: Sequence[str]) -> str:
     return "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
 
@@ -280,9 +288,9 @@ def _matching(groups: Mapping[str, Group], key: str) -> list[str]:
 
 
 def _channels(name: str, group: Group, width: Width) -> float:
-    if isinstance(width, bool) or not isinstance(width, (int, float)):
+    if isinstance(width, bool) or not isinstance(width, Real):
         raise ConfigError(f"a width is a share or a number of channels, got {name}: {width!r}")
-    exact = group.full * width if isinstance(width, float) else float(width)
+    exact = float(width) * (1 if isinstance(width, Integral) else group.full)
     if not 0 < exact <= group.full:
         raise ConfigError(
             f"a width lies above 0 and goes up to {group.full} channels (the share 1.0), got "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ from ghn.errors import ConfigError, GHNError, ShapeError, UnsupportedModelError
 from ghn.graphs import ParamGraph, Resizer, trace
 from ghn.graphs.resample import AxisMap, Resampling
 from ghn.graphs.ties import named_tensors
-from ghn.methods.neumeta.depths import depths_of, find_runs, with_depths
+from ghn.methods.neumeta.depths import Run, depths_of, find_runs, with_depths
 from ghn.methods.neumeta.groups import CALLER, SizeWarning, Widths, find_groups, widths_of
 
 __all__ = ["Structure", "Structures"]
 
-_SUMMED = frozenset({"weight", "recurrent_weight"})
+_SUMMED = frozenset({"weight", "recurrent_weight", "lora_a", "lora_b"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,8 @@ class Structure:
         maps: The same, by tensor and axis, without any noise.
         positions: Which positions of each axis of each tensor are left if the last channels go.
         summed: For each parameter, the axes that its operator sums over.
-        norms: Paths of the BatchNorm modules whose parameters are generated.
+        norms: Paths of the BatchNorm modules whose parameters are generated, or that have none and
+            stand in a module with some that are.
     """
 
     model: nn.Module
@@ -82,7 +83,12 @@ class Structures:
         }
 
     def sizes(
-        self, widths: Widths, depths: Mapping[str, int], low: float, high: float
+        self,
+        widths: Widths,
+        depths: Mapping[str, int],
+        low: float,
+        high: float,
+        trained: Mapping[str, Sequence[int]],
     ) -> dict[str, int]:
         """Return all sizes that a user's words stand for; see `widths_of` and `depths_of`.
 
@@ -91,6 +97,7 @@ class Structures:
         """
         found = widths_of(self.groups, widths, low, high)
         blocks = depths_of(self.runs, depths)
+        _warn_of_depths(self.runs, blocks, trained)
         sizes = {**found, **{_depth_name(name): n for name, n in blocks.items()}}
         if self._runs_at(sizes):
             return sizes
@@ -145,17 +152,6 @@ class Structures:
         shapes = {name: tuple(t.shape) for name, t in named_tensors(resizer.model).items()}
         positions = resizer.positions(widths)
         resampling = Resampling(resizer.ties.sets, widths, shapes, positions)
-        summed = {
-            name: tuple(d for d, letter in enumerate(spec.axes) if letter == "i")
-            for name, spec in graph.specs.items()
-            if spec.role in _SUMMED
-        }
-        norms = tuple(
-            path
-            for path, module in model.named_modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            and source.get(f"{path}.weight") in self._generated
-        )
         return Structure(
             model=model.eval(),
             graph=graph,
@@ -164,9 +160,19 @@ class Structures:
             resampling=resampling,
             maps=resampling.maps(),
             positions=positions,
-            summed=summed,
-            norms=norms,
+            summed=_summed_axes(graph),
+            norms=tuple(self._norms(model, source)),
         )
+
+    def _norms(self, model: nn.Module, source: Mapping[str, str]) -> Iterator[str]:
+        """Yield the paths of BatchNorm modules that are generated, or stand beside what is."""
+        generated = [name for name, old in source.items() if old in self._generated]
+        for path, module in model.named_modules():
+            if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+                continue
+            beside = f"{path}." if module.affine else path[: path.rfind(".") + 1]
+            if any(name.startswith(beside) for name in generated):
+                yield path
 
     def _resizer(self, depths: dict[str, int]) -> tuple[Resizer, dict[str, str]]:
         key = self._key(depths)
@@ -198,6 +204,34 @@ class Structures:
     @staticmethod
     def _key(sizes: Mapping[str, int]) -> tuple[Any, ...]:
         return tuple(sorted(sizes.items()))
+
+
+def _warn_of_depths(
+    runs: Mapping[str, Run], blocks: Mapping[str, int], trained: Mapping[str, Sequence[int]]
+) -> None:
+    outside = []
+    for name, number in blocks.items():
+        fewest, most = trained.get(name, (runs[name].count,) * 2)
+        if not fewest <= number <= most:
+            outside.append(f"{name}: {number} blocks, trained with {fewest} to {most}")
+    if outside:
+        text = f"depths outside of the trained ones: {'; '.join(outside)}; expect less of them"
+        warnings.warn(text, SizeWarning, stacklevel=CALLER)
+
+
+def _summed_axes(graph: ParamGraph) -> dict[str, tuple[int, ...]]:
+    """Return for each parameter the axes that its operator sums over.
+
+    The channels that a transposed convolution in groups reads lie along one axis with the groups,
+    which are not summed over; that axis is taken for one of groups.
+    """
+    found = {}
+    for name, spec in graph.specs.items():
+        node = graph.nodes[graph.parameters[name][0].node]
+        in_groups = node.op == "conv_transpose" and node.attributes["groups"] > 1
+        if spec.role in _SUMMED and not in_groups:
+            found[name] = tuple(d for d, letter in enumerate(spec.axes) if letter == "i")
+    return found
 
 
 def _depth_name(run: str) -> str:

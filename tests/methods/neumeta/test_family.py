@@ -127,7 +127,10 @@ def test_blocks_that_repeat_may_be_fewer_or_more_than_were_trained():
     made = family(base="frozen", reach=0.0)
     model = made.model
 
-    one, three = made.sample(1.0, {"blocks": 1}), made.sample(0.5, {"blocks": 3})
+    with pytest.warns(SizeWarning, match="blocks: 1 blocks, trained with 2 to 2"):
+        one = made.sample(1.0, {"blocks": 1})
+    with pytest.warns(SizeWarning, match="blocks: 3 blocks"):
+        three = made.sample(0.5, {"blocks": 3})
 
     assert (len(one.blocks), len(three.blocks)) == (1, 3)
     x = inputs()
@@ -146,6 +149,9 @@ def test_depths_are_trained_where_settings_say_so():
     drawn = [next(sizes)["blocks of blocks"] for sizes in [random_sizes(made)] * 20]
 
     assert set(drawn) == {1, 2, 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SizeWarning)
+        made.sample(depth={"blocks": 3})
 
 
 def test_a_file_holds_all_that_every_width_is_made_from(tmp_path):
