@@ -111,7 +111,9 @@ def fit(
         family.ghn.train()
         try:
             with stream.explaining():
-                losses = _train(family, stream, (loss, divergence), progress)
+                parts = (loss, divergence)
+                # A fixed base without a field has nothing to train, and statistics to measure.
+                losses = _train(family, stream, parts, progress) if family.trained() else []
         except BaseException:
             write_values(family.trained(), before)
             raise

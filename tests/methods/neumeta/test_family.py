@@ -407,7 +407,10 @@ class Counts(nn.Module):
 def test_blocks_that_the_networks_code_would_not_run_are_refused(depth):
     made = family(with_random_values(Counts()), base="frozen", reach=0.0)
 
-    with pytest.raises(UnsupportedModelError, match="blocks"):
+    with (
+        pytest.warns(SizeWarning, match="trained with 2 to 2"),
+        pytest.raises(UnsupportedModelError, match="blocks"),
+    ):
         made.sample(1.0, {"blocks": depth})
 
 

@@ -73,6 +73,18 @@ def test_whole_heads_of_attention_come_and_go():
     assert groups["blocks.1.mlp.fc1"].full == 192
 
 
+def test_the_nearest_name_says_how_wide_a_group_is():
+    model = nn.Sequential(
+        nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 12), nn.Linear(12, 16)), nn.Linear(16, 2)
+    )
+    names = [name for name, _ in model.named_parameters()]
+    groups = find_groups(Resizer(model, torch.empty(1, 4)), names)
+
+    for order in (1, -1):
+        wanted = dict([("1.1", 4), ("1", 0.75), ("*", 2)][::order])
+        assert widths_of(groups, wanted) == {"0": 2, "1.0": 9, "1.1": 4}
+
+
 def test_a_group_counts_the_channels_of_the_module_that_it_is_named_after():
     swin = timm.create_model(
         "swin_tiny_patch4_window7_224",
