@@ -7,15 +7,16 @@ Fewer means that the last ones go; more means that copies of the last one come b
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from numbers import Integral
+from typing import Any
 
 from torch import nn
 
 from ghn.errors import ConfigError
 from ghn.graphs import ParamGraph
-from ghn.graphs.blocks import find_blocks
 from ghn.graphs.isolate import copied
 from ghn.registry import unknown_name
 
@@ -42,27 +43,35 @@ class Run:
 def find_runs(model: nn.Module, graph: ParamGraph, generated: Collection[str]) -> dict[str, Run]:
     """Return the runs of blocks all of whose parameters are generated, by their container.
 
-    Of a container with several runs, the last one counts.
+    Blocks are equal if they run the same operators with parameters of the same shapes. Of a
+    container with several runs, the last one counts; what lies inside of a block is left alone.
     """
-    blocks = find_blocks(graph)
-    members: dict[int, list[str]] = {}
-    for block in blocks:
-        if block.repeats is not None:
-            members.setdefault(block.repeats, [blocks[block.repeats].scope]).append(block.scope)
-    runs = {}
-    for scopes in members.values():
-        container = scopes[0].rpartition(".")[0]
-        first = scopes[0].rpartition(".")[2]
-        if not first.isdigit() or any(s.rpartition(".")[0] != container for s in scopes):
+    runs: dict[str, Run] = {}
+    for container, holder in model.named_modules():
+        inside = any(container.startswith(f"{name}.") for name in runs)
+        if inside or not isinstance(holder, (nn.Sequential, nn.ModuleList)):
             continue
-        places = [int(s.rpartition(".")[2]) for s in scopes]
-        inside = [n for n in graph.specs if any(n.startswith(f"{s}.") for s in scopes)]
-        holder = model.get_submodule(container)
-        in_a_row = places == list(range(places[0], places[0] + len(places)))
-        is_list = isinstance(holder, (nn.Sequential, nn.ModuleList))
-        if is_list and in_a_row and all(n in generated for n in inside):
-            runs[container] = Run(container, places[0], len(places))
+        prefix = f"{container}." if container else ""
+        signatures = [_signature(graph, f"{prefix}{name}", generated) for name in holder._modules]
+        place = 0
+        for signature, members in itertools.groupby(signatures):
+            count = len(list(members))
+            if signature and count > 1:
+                runs[container] = Run(container, place, count)
+            place += count
     return runs
+
+
+def _signature(graph: ParamGraph, scope: str, generated: Collection[str]) -> tuple[Any, ...]:
+    """Return what a block runs; nothing if it has no parameters, or some are not generated."""
+    nodes = [node for node in graph.nodes if f"{node.scope}.".startswith(f"{scope}.")]
+    names = [name for node in nodes for name, _ in node.parameters]
+    if not names or not all(name in generated for name in names):
+        return ()
+    return tuple(
+        (node.op, tuple((graph.specs[name].shape, role) for name, role in node.parameters))
+        for node in nodes
+    )
 
 
 def depths_of(runs: Mapping[str, Run], wanted: Mapping[str, int]) -> dict[str, int]:

@@ -79,8 +79,15 @@ def source_of(
     header |= {"mixed_precision": precision} if precision != "no" else {}
     if path.exists():
         tensors, found = read_tensors(path, KIND)
-        if found != header:
-            raise CheckpointError(f"{path} is of another benchmark: {found}; choose another --out")
+        differ = [
+            f"{key} {found.get(key, 'none')}, not {header.get(key, 'none')}"
+            for key in {**header, **found}
+            if header.get(key) != found.get(key)
+        ]
+        if differ:
+            raise CheckpointError(
+                f"{path} holds a network trained with {'; '.join(differ)}. Choose another --out"
+            )
         network.load_state_dict(tensors)
     else:
         _train(network, benchmark, train, seed, progress, precision)

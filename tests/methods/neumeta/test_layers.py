@@ -117,3 +117,30 @@ def test_channels_of_other_numbers_side_by_side_are_left_as_they_are():
 
     assert len(made.groups) > 3
     assert made.sample(0.5)(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+class Outside(nn.Module):
+    """Adds what its blocks return to what they read."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 2)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 8)) for _ in range(3)
+        )
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x)
+
+
+def test_blocks_with_their_shortcuts_outside_may_be_fewer():
+    model, x = Outside(), torch.randn(2, 6)
+    made = family(model, x, depths={"blocks": [1, 3]})
+
+    small = made.sample(depth={"blocks": 1})
+
+    hidden = model.first(x)
+    torch.testing.assert_close(small(x), model.last(hidden + model.blocks[0](hidden)))

@@ -102,8 +102,11 @@ def test_a_device_that_is_not_there_is_told_before_anything_runs(tmp_path):
 def test_rows_of_another_full_network_are_not_taken_for_ones_own(tmp_path):
     run(config(tmp_path, arms=("zeroed",), source_steps=2))
 
-    with pytest.raises(CheckpointError, match=r"another benchmark.*--out"):
+    with pytest.raises(CheckpointError, match=r"trained with steps 2, not 3\. .*--out"):
         run(config(tmp_path, arms=("zeroed",), source_steps=3))
+    half = {**TINY, "mixed_precision": "bf16"}
+    with pytest.raises(CheckpointError, match="trained with mixed_precision none, not bf16"):
+        run(config(tmp_path, arms=("zeroed",), settings=half))
 
 
 @pytest.mark.parametrize("changed", [{"steps": 2}, {"settings": {**TINY, "calibration": 8}}])
