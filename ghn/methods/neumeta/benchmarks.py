@@ -112,6 +112,7 @@ BENCHMARKS.register("digits")(
         steps=500,
         settings={
             "steps": 400,
+            "base_rate": 1e-2,
             "widths": 9,
             "decoder": {"hidden": 96, "rank": 32, "bands": 6},
         },
@@ -126,7 +127,12 @@ BENCHMARKS.register("cifar10")(
         steps=12_000,
         vary=_shift,
         batch=128,
-        settings={"steps": 4000, "widths": 9, "decoder": {"hidden": 192, "bands": 7}},
+        settings={
+            "steps": 4000,
+            "base_rate": 1e-2,
+            "widths": 9,
+            "decoder": {"hidden": 192, "bands": 7},
+        },
     )
 )
 BENCHMARKS.register("camvid")(
@@ -143,6 +149,7 @@ BENCHMARKS.register("camvid")(
         batch=8,
         settings={
             "steps": 500,
+            "base_rate": 1e-3,
             "widths": 9,
             "calibration": 24,
             "decoder": {"hidden": 192, "bands": 7},
@@ -162,6 +169,7 @@ BENCHMARKS.register("mnist-vae")(
         batch=64,
         settings={
             "steps": 1250,
+            "base_rate": 1e-3,
             "widths": 9,
             "clip": 10.0,
             "decoder": {"hidden": 192, "bands": 7},

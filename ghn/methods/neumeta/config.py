@@ -66,7 +66,7 @@ class FamilyConfig(Config):
     steps: int = 2000
     warm: int = 0
     rate: float = 1e-3
-    base_rate: float = 1e-3
+    base_rate: float = 3e-3
     decay: float = 1e-2
     task: float = 1.0
     distillation: float = 1.0
