@@ -48,11 +48,13 @@ def find_runs(model: nn.Module, graph: ParamGraph, generated: Collection[str]) -
     """
     runs: dict[str, Run] = {}
     for container, holder in model.named_modules():
+        numbers = [str(place) for place in range(len(holder._modules))]
+        is_list = isinstance(holder, (nn.Sequential, nn.ModuleList))
         inside = any(container.startswith(f"{name}.") for name in runs)
-        if inside or not isinstance(holder, (nn.Sequential, nn.ModuleList)):
+        if inside or not is_list or list(holder._modules) != numbers:
             continue
         prefix = f"{container}." if container else ""
-        signatures = [_signature(graph, f"{prefix}{name}", generated) for name in holder._modules]
+        signatures = [_signature(graph, f"{prefix}{number}", generated) for number in numbers]
         place = 0
         for signature, members in itertools.groupby(signatures):
             count = len(list(members))

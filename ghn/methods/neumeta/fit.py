@@ -111,9 +111,9 @@ def fit(
         family.ghn.train()
         try:
             with stream.explaining():
-                parts = (loss, divergence)
                 # A fixed base without a field has nothing to train, and statistics to measure.
-                losses = _train(family, stream, parts, progress) if family.trained() else []
+                both = (loss, divergence)
+                losses = _train(family, stream, both, progress) if family.trained() else []
         except BaseException:
             write_values(family.trained(), before)
             raise

@@ -100,13 +100,13 @@ def _candidates(resizer: Resizer, generated: Collection[str]) -> dict[str, Group
         for s in resizer.ties.sets
         if all(a.name in generated for a in s.axes if a.name in parameters)
     ]
+    sizes = {s.name: s.size for s in free}
     groups: dict[str, Group] = {}
     taken: set[str] = set()
     for channels in free:
         if channels.name in taken or channels.size < 2:
             continue
         together = {channels.name, *_side_by_side(resizer, channels.name)}
-        sizes = {s.name: s.size for s in free}
         # One number of channels is for all of them.
         if not together <= set(sizes) or len({sizes[name] for name in together}) > 1:
             continue
