@@ -29,7 +29,7 @@ from ghn.engine.outputs import Outputs, measure
 from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
 from ghn.engine.refine import refine
 from ghn.engine.report import Report
-from ghn.engine.select import Generate, Unsupported, keep_reasons
+from ghn.engine.select import Generate, Unsupported, keep_reasons, selection_notes
 from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
 from ghn.engine.spectral import fit_spectral_norms, spectral_vectors
 from ghn.engine.undo import Snapshot
@@ -287,6 +287,8 @@ def _plan(
     support = hypernetwork.config.support
     notes = (*notes, *support.notes((*form.args, *form.kwargs.values())))
     reasons = keep_reasons(graph, parameters, support, settings.generate, settings.unsupported)
+    if settings.unsupported == "keep":
+        notes = (*notes, *selection_notes(graph, reasons))
     names = [name for name, reason in reasons.items() if reason is None]
     condition = settings.condition
     found = run_hypernetwork(hypernetwork, graph, set(names), condition) if names else {}

@@ -1,4 +1,10 @@
-"""Which parameters are predicted, and why the others keep their own values."""
+"""Which parameters are predicted, and why the others keep their own values.
+
+What is predicted behind a weight that keeps its own values reads signals it was not predicted for.
+Where they may go round that weight, in a residual branch, this does no harm. Where all signals pass
+it, weights behind it learned more slowly than a network's own (results/training-choices.md): they
+stay too.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +18,9 @@ from ghn.engine.guards import is_predictable
 from ghn.engine.support import Support
 from ghn.errors import ConfigError
 from ghn.graphs.graph import ParamGraph
+from ghn.graphs.structure import trunk
 
-__all__ = ["Generate", "Unsupported", "keep_reasons"]
+__all__ = ["Generate", "Unsupported", "keep_reasons", "selection_notes"]
 
 Generate = str | Sequence[str] | Callable[[str], bool] | None
 Unsupported = Literal["keep", "predict"]
@@ -42,12 +49,59 @@ def keep_reasons(
     if unsupported not in ("keep", "predict"):
         raise ConfigError(f"unsupported must be 'keep' or 'predict', got {unsupported!r}")
     selected = _selected(parameters, graph.aliases, generate)
-    return {
+    reasons = {
         name: "not-selected"
         if name not in selected
         else _reason(graph, name, parameter, support, unsupported)
         for name, parameter in parameters.items()
     }
+    if unsupported == "keep" and (first := _barrier(graph, reasons)):
+        behind = _behind(graph, graph.specs[first].node)
+        late = [n for n, reason in reasons.items() if not reason and graph.specs[n].node in behind]
+        reasons |= dict.fromkeys(late, "unsupported")
+    return reasons
+
+
+def selection_notes(graph: ParamGraph, reasons: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Say, in a sentence, what keeps its values only since something before it does.
+
+    Args:
+        graph: The model's graph.
+        reasons: As `keep_reasons` returns them.
+    """
+    first = _barrier(graph, reasons)
+    if first is None:
+        return ()
+    return (
+        f"the checkpoint has not learned what {first} does, and all signals pass it: what comes "
+        "behind keeps its own values too (unsupported='predict' predicts all)",
+    )
+
+
+def _barrier(graph: ParamGraph, reasons: Mapping[str, str | None]) -> str | None:
+    """Return the first unsupported weight that all signals pass, but for one that reads the input.
+
+    A model whose first layer is unsupported, as for images of one channel, is predicted from there.
+    """
+    found = [
+        name
+        for name, reason in reasons.items()
+        if reason == "unsupported"
+        and (spec := graph.specs[name]).role == "weight"
+        and spec.fan_in
+        and spec.node in trunk(graph)
+        and not (spec.stem or spec.head)
+    ]
+    return min(found, key=lambda name: graph.specs[name].node, default=None)
+
+
+def _behind(graph: ParamGraph, node: int) -> set[int]:
+    """Return the nodes that read, through whatever others, what a node computes."""
+    reached = {node}
+    for start, end in graph.edges:
+        if start in reached:
+            reached.add(end)
+    return reached - {node}
 
 
 def _reason(

@@ -3,7 +3,8 @@
 A parameter is supported if its operator, in its role, with its number of kernel axes and at its
 place in the network, occurred in the training networks. The place says more than one would think:
 trained on transformers whose linear layers stand in residual branches alone, a hypernetwork knows
-nothing of one that all signals must pass (`swin`'s downsampling). A class head is supported if its
+nothing of one that all signals must pass (`swin`'s downsampling), and what comes behind such a one
+is not predicted either (`ghn.engine.select`). A class head is supported if its
 number of classes occurred.
 """
 

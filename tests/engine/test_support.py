@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ghn.engine import Support, predict_params
+from ghn.engine import GHN, GHNConfig, Support, predict_params
 from ghn.errors import ConfigError
 from ghn.graphs import trace
 
@@ -120,3 +120,55 @@ def test_the_report_tells_that_a_model_reads_larger_images():
 
     assert notes(32) == ()
     assert any("224 x 224" in note for note in notes(224))
+
+
+class Detour(nn.Module):
+    """A convolution, a layer that training lacked, another convolution and a head."""
+
+    def __init__(self, is_around):
+        super().__init__()
+        self.first, self.odd = nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 8, 1)
+        self.second, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
+        self.is_around = is_around
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        x = self.odd(x) + x if self.is_around else self.odd(x)
+        return self.head(self.second(x.relu()).mean((2, 3)))
+
+
+class Trained(nn.Module):
+    """The same without that layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x).relu()).mean((2, 3)))
+
+
+def kept(model, **options):
+    ghn = GHN(GHNConfig(support=Support.from_graphs([graph_of(Trained())])))
+    report = predict_params(model, torch.empty(1, 3, 8, 8), checkpoint=ghn, seed=0, **options)
+    return set(report.kept), report.notes
+
+
+def test_what_lies_behind_an_unsupported_layer_that_all_signals_pass_stays_too():
+    names, notes = kept(Detour(is_around=False))
+
+    assert names == {
+        f"{path}.{end}" for path in ("odd", "second", "head") for end in ("weight", "bias")
+    }
+    assert any("odd.weight" in note and "behind" in note for note in notes)
+
+
+def test_what_lies_behind_an_unsupported_layer_with_a_way_round_it_is_predicted():
+    names, notes = kept(Detour(is_around=True))
+
+    assert names == {"odd.weight", "odd.bias"}
+    assert not any("odd.weight" in note for note in notes)
+
+
+def test_all_is_predicted_where_that_is_asked_for():
+    assert kept(Detour(is_around=False), unsupported="predict") == (set(), ())
