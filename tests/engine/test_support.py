@@ -142,7 +142,8 @@ class Trained(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 10)
 
     def forward(self, x):
         return self.head(self.second(self.first(x).relu()).mean((2, 3)))
