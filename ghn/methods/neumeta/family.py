@@ -155,8 +155,7 @@ class Family:
     def sizes(self, width: Widths = 1.0, depth: Mapping[str, int] | None = None) -> dict[str, int]:
         """Return all sizes that arguments of `sample` stand for."""
         config = self.config
-        trained = config.depths
-        return self.structures.sizes(width, depth or {}, config.low, config.high, trained)
+        return self.structures.sizes(width, depth or {}, config.low, config.high, config.depths)
 
     def weights(self, structure: Structure, emitted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return all parameters and buffers of a structure, given those that are generated."""
