@@ -141,8 +141,8 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
             if source is None:
                 path = folder / f"source-{seed}.safetensors"
                 tell = _teller(ticker, begun, total, f"seed {seed}")
-                precision = settings["mixed_precision"]
-                source = source_of(benchmark, config.split, seed, path, device, tell, precision)
+                known = FamilyConfig.from_dict(settings)
+                source = source_of(benchmark, config.split, seed, path, device, tell, known)
             tell = _teller(ticker, begun + number, total, f"seed {seed}, {arm}")
             path = folder / f"{arm}-{seed}.safetensors"
             setting = Setting(source, FamilyConfig.from_dict(settings), path, tell)

@@ -15,7 +15,9 @@ from ghn.engine.select import Generate
 from ghn.errors import CheckpointError
 from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.benchmarks import SPLITS, Benchmark
+from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.descend import Losses, run_in
+from ghn.methods.neumeta.family import Family
 from ghn.methods.neumeta.features import AT_ONCE, Examples, Features
 from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.tasks import Task
@@ -57,7 +59,7 @@ def source_of(
     path: Path,
     device: torch.device,
     progress: Progress,
-    precision: str = "no",
+    config: FamilyConfig,
 ) -> Source:
     """Return the trained network of a seed, from its file if it was trained before.
 
@@ -68,7 +70,11 @@ def source_of(
         path: Where it is kept.
         device: Where the network and its features shall be.
         progress: Called with steps done, steps in all, and a text.
-        precision: With which it is trained; see `FamilyConfig.mixed_precision`.
+        config: Settings of the families to come. Their precision is that of this training, and
+            what is wrong with them is told before it.
+
+    Raises:
+        CheckpointError: If the file holds a network that was trained otherwise.
     """
     train, test = (benchmark.read(s).to(device) for s in SPLITS[split])
     with preserve_global_state():
@@ -76,6 +82,7 @@ def source_of(
         network = benchmark.network().to(device)
     header = {"summary": benchmark.summary, "steps": benchmark.steps, "data": train.hash}
     header |= {"network": benchmark.identity} if benchmark.identity else {}
+    precision = config.mixed_precision
     header |= {"mixed_precision": precision} if precision != "no" else {}
     if path.exists():
         tensors, found = read_tensors(path, KIND)
@@ -90,6 +97,7 @@ def source_of(
             )
         network.load_state_dict(tensors)
     else:
+        _check(network, benchmark, train, config)
         _train(network, benchmark, train, seed, progress, precision)
         write_tensors(path, network.state_dict(), KIND, header)
     network.eval()
@@ -100,6 +108,18 @@ def source_of(
         train=_features(body, train, benchmark.batch, seed),
         test=_features(body, test, benchmark.batch, seed),
         generate=benchmark.generate,
+    )
+
+
+@torch.no_grad()
+def _check(network: nn.Module, benchmark: Benchmark, data: Examples, config: FamilyConfig) -> None:
+    """Make a family of the untrained network: it fails where one of the trained network would."""
+    features = network.eval().get_submodule("body")(normalize(data.images[:2]))
+    Family(
+        network.get_submodule("tail"),
+        config,
+        generate=benchmark.generate,
+        example_inputs=features[0] if isinstance(features, tuple) else features,
     )
 
 

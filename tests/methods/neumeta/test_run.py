@@ -13,6 +13,7 @@ from ghn.errors import CheckpointError, ConfigError, UnknownNameError, Unsupport
 from ghn.methods.neumeta import Family, arms
 from ghn.methods.neumeta import run as module
 from ghn.methods.neumeta.benchmarks import BENCHMARKS
+from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.run import RunConfig, run
 from ghn.methods.neumeta.source import source_of
 from ghn.methods.neumeta.tasks import accuracy
@@ -73,7 +74,7 @@ def test_results_have_a_table_a_plot_a_report_and_the_family_files(tmp_path):
 def test_the_score_is_over_all_test_images(tmp_path):
     source = source_of(
         dataclasses.replace(BENCHMARKS["digits"], steps=1),
-        *("test", 0, tmp_path / "s", torch.device("cpu"), lambda *_: 0),
+        *("test", 0, tmp_path / "s", torch.device("cpu"), lambda *_: 0, FamilyConfig()),
     )
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(512, 10)).requires_grad_(False)
 
@@ -97,6 +98,17 @@ def test_a_device_that_is_not_there_is_told_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError, match="device"):
         run(config(tmp_path, device="cuda:99"))
     assert not any(tmp_path.iterdir())
+
+
+def test_depths_that_no_run_of_blocks_has_are_told_before_a_network_is_trained(tmp_path):
+    told = []
+    wrong = {**TINY, "depths": {"bloks": [1, 2]}}
+
+    with pytest.raises(UnknownNameError, match="bloks"):
+        run(config(tmp_path, settings=wrong), lambda *said: told.append(said))
+
+    assert not told
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_rows_of_another_full_network_are_not_taken_for_ones_own(tmp_path):

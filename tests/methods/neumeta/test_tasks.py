@@ -10,6 +10,7 @@ from torch import nn
 from ghn.methods.neumeta import arms
 from ghn.methods.neumeta import run as module
 from ghn.methods.neumeta.benchmarks import BENCHMARKS, _mirror
+from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.features import Examples, Features
 from ghn.methods.neumeta.networks import VAE, UNet
 from ghn.methods.neumeta.run import RunConfig, run
@@ -149,7 +150,9 @@ def test_scenes_are_mirrored_with_their_classes():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_body_and_the_tail_are_the_network(name, tmp_path):
-    source = source_of(benchmark(name), "test", 0, tmp_path / "s", CPU, lambda *_: None)
+    source = source_of(
+        benchmark(name), "test", 0, tmp_path / "s", CPU, lambda *_: None, FamilyConfig()
+    )
 
     batch = source.network(((examples(name).images.float()) - 120) / 63)
 
@@ -159,7 +162,9 @@ def test_the_body_and_the_tail_are_the_network(name, tmp_path):
 
 
 def test_codes_are_trained_on_with_their_noise_and_scored_without(tmp_path):
-    source = source_of(benchmark("mnist-vae"), "test", 0, tmp_path / "s", CPU, lambda *_: None)
+    source = source_of(
+        benchmark("mnist-vae"), "test", 0, tmp_path / "s", CPU, lambda *_: None, FamilyConfig()
+    )
     one, other = (torch.cat([next(iter(source.train))[0]]) for _ in range(2))
     stream = iter(source.train)
     passes = [torch.cat([next(stream)[0] for _ in range(3)]) for _ in range(2)]
