@@ -50,6 +50,9 @@ def test_a_run_chooses_by_validation_data_and_writes_its_results(tmp_path, monke
     assert set(written["rows"][0]["metrics"]) == {"nll", "score", "coverage", "calibration"}
     assert "| diabetes | single |" in (tmp_path / "bayesian.md").read_text()
     assert (tmp_path / "bayesian.svg").read_text().lstrip().startswith("<?xml")
+    page = (tmp_path / "bayesian.html").read_text()
+    assert f"diabetes: single ({sum(r.metrics['nll'] for r in result.rows) / 2:.3f})" in page
+    assert "<svg" in page
 
 
 @pytest.mark.slow
