@@ -8,21 +8,42 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from ghn.benchmarks.timing import threads_of_torch
-from ghn.errors import ConfigError
+from ghn.errors import ConfigError, GHNError
 
 __all__ = ["RunAll", "workers"]
+
+DIED = "its process has died: out of memory, killed, or a crash outside of Python"
 
 W = TypeVar("W")
 R = TypeVar("R")
 
-RunAll = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[Any, Any]]]
-"""Does work on pieces, and yields each piece with its result, as they come."""
+Lost = Callable[[str], Any]
+"""Returns the result of a piece whose process has died, from what is known of that."""
+
+
+def _not_lost(reason: str) -> Any:
+    raise GHNError(reason)
+
+
+@runtime_checkable
+class RunAll(Protocol):
+    """Does work on pieces, and yields each piece with its result, as they come.
+
+    Where a process dies, the others go on; by default its piece is then an error.
+    """
+
+    def __call__(
+        self, work: Callable[[Any], Any], pieces: Sequence[Any], lost: Lost = _not_lost
+    ) -> Iterator[tuple[Any, Any]]:
+        """Do it."""
+        ...
 
 
 @contextmanager
@@ -46,21 +67,63 @@ def workers(jobs: int, ray: bool = False) -> Iterator[RunAll]:
     if jobs == 1:
         yield _here
         return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_begin
-    ) as pool:
+    pool = _Pool(jobs)
+    try:
+        yield pool.run
+    except BaseException:  # an error or Ctrl-C: what has not begun never shall
+        pool.close(wait=False)
+        raise
+    pool.close(wait=True)
 
-        def run(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
-            futures = {pool.submit(work, piece): piece for piece in pieces}
+
+class _Pool:
+    """Processes that live on between calls, and are started anew if one of them dies.
+
+    Args:
+        jobs: Their number.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+
+    def run(
+        self, work: Callable[[W], R], pieces: Sequence[W], lost: Lost = _not_lost
+    ) -> Iterator[tuple[W, R]]:
+        waiting = list(pieces)
+        while waiting:
+            for piece, result in self._together(work, waiting.copy()):
+                waiting.remove(piece)
+                yield piece, result
+            # If a process died, it was at one of the first that are left: each by itself tells.
+            for piece in waiting[: self.jobs]:
+                waiting.remove(piece)
+                found = [result for _, result in self._together(work, [piece])]
+                yield piece, found[0] if found else lost(DIED)
+
+    def _together(self, work: Callable[[W], R], pieces: list[W]) -> Iterator[tuple[W, R]]:
+        """Yield pieces with their results, until all are done or a process dies."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                self.jobs, mp_context=context, initializer=_begin
+            )
+        try:
+            futures = {self._pool.submit(work, piece): piece for piece in pieces}
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool:
+            self.close(wait=True)
 
-        try:
-            yield run
-        except BaseException:  # an error or Ctrl-C: what has not begun never shall
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    def close(self, *, wait: bool) -> None:
+        """End the processes.
+
+        Args:
+            wait: Whether to return when they have ended.
+        """
+        if self._pool is not None:
+            self._pool.shutdown(wait=wait, cancel_futures=True)
+            self._pool = None
 
 
 def _begin() -> None:
@@ -77,7 +140,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _here(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
+def _here(
+    work: Callable[[W], R], pieces: Sequence[W], lost: Lost = _not_lost
+) -> Iterator[tuple[W, R]]:
     for piece in pieces:
         with threads_of_torch(1):  # as in a process of its own: sums depend on it
             result = work(piece)
@@ -100,7 +165,9 @@ def _ray_cluster(jobs: int) -> Iterator[RunAll]:
     found = ray.cluster_resources()
     share = min(1.0, found.get("GPU", 0.0) / found["CPU"])
 
-    def run(work: Callable[[W], R], pieces: Sequence[W]) -> Iterator[tuple[W, R]]:
+    def run(
+        work: Callable[[W], R], pieces: Sequence[W], lost: Lost = _not_lost
+    ) -> Iterator[tuple[W, R]]:
         @ray.remote(num_cpus=1, num_gpus=math.floor(share * 1e4) / 1e4)
         def do(piece: W) -> R:
             torch.set_num_threads(1)
@@ -109,7 +176,11 @@ def _ray_cluster(jobs: int) -> Iterator[RunAll]:
         waiting = {do.remote(piece): piece for piece in pieces}
         while waiting:
             [done], _ = ray.wait(list(waiting), num_returns=1)
-            yield waiting.pop(done), ray.get(done)
+            try:
+                result = ray.get(done)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                result = lost(DIED)
+            yield waiting.pop(done), result
 
     try:
         yield run

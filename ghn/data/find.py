@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ghn.data.hub import HUB_PREFIX, fetch
 from ghn.errors import ConfigError, DataError
-from ghn.io import cache_folder
+from ghn.io import cache_folder, expanded
 
 __all__ = ["find_data", "folder_hash", "resolved"]
 
@@ -22,13 +22,16 @@ def find_data(name: str, *, download: bool = True) -> Path:
 
     Args:
         name: Such as `"cifar10"`, or `"hf:OWNER/NAME"` for one on the hub, whose folder is then
-            called `OWNER--NAME`.
+            called `OWNER--NAME`; `"hf:OWNER/NAME/FOLDER"` for a part of it.
         download: Whether to fetch it from the Hugging Face hub into the cache folder if it is in
             neither folder; `HF_HUB_OFFLINE=1` forbids that too.
 
     Raises:
         DataError: If it is in none of the places; the message names them.
+        ConfigError: If it says `"hf:"` and no more.
     """
+    if name == HUB_PREFIX:
+        raise ConfigError(f"a data set of the hub is named hf:OWNER/NAME, got {name!r}")
     given = os.environ.get("GHN_DATA")
     folder = name.removeprefix(HUB_PREFIX).replace("/", "--")
     cached = cache_folder() / folder
@@ -52,7 +55,7 @@ def find_data(name: str, *, download: bool = True) -> Path:
 def resolved(name: str) -> Path:
     """Return where a path leads now: what is kept in memory by name must not outlive a `chdir`."""
     try:
-        return Path(name).resolve()
+        return expanded(name).resolve()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name!r} is no data set and no path: {error}") from error
 

@@ -9,13 +9,14 @@ import io
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from ghn.data.pictures import rgb
+from ghn.data.pictures import read_picture
 from ghn.errors import DataError
 
 __all__ = ["HUB", "HUB_PREFIX", "fetch", "parquet_files", "read_images", "read_texts"]
@@ -39,7 +40,7 @@ def fetch(name: str, target: Path) -> Path:
     """Download a data set's parquet files to `target`, which appears only when it is complete.
 
     Args:
-        name: Name in `HUB`, or `"hf:OWNER/NAME"`.
+        name: Name in `HUB`, `"hf:OWNER/NAME"`, or `"hf:OWNER/NAME/FOLDER"` for one of its folders.
         target: The new folder.
 
     Raises:
@@ -47,16 +48,17 @@ def fetch(name: str, target: Path) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    repo = name.removeprefix(HUB_PREFIX) if name.startswith(HUB_PREFIX) else HUB.get(name)
-    if repo is None:
+    if not name.startswith(HUB_PREFIX) and name not in HUB:
         raise DataError(f"{name!r} is none of the data sets on the hub: {', '.join(HUB)}")
+    parts = HUB.get(name, name.removeprefix(HUB_PREFIX)).split("/")
+    repo, folder = "/".join(parts[:2]), "/".join(parts[2:])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
     except OSError as error:
         raise DataError(f"cannot write to {target.parent}: {error}") from error
     try:
-        pattern = _PATTERNS.get(name, "*.parquet")
+        pattern = _PATTERNS.get(name, f"{folder}/*.parquet" if folder else "*.parquet")
         snapshot_download(repo, repo_type="dataset", allow_patterns=pattern, local_dir=partial)
         if not any(partial.rglob("*.parquet")):
             raise DataError("it has no parquet files, and nothing else is read")
@@ -69,16 +71,30 @@ def fetch(name: str, target: Path) -> Path:
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
-    """Return the files of a split, named as the hub names them: `train-00000-of-00001.parquet`."""
+    """Return the files of a split, named as the hub names them: `train-00000-of-00001.parquet`.
+
+    Raises:
+        DataError: If they lie in several folders: these are data sets of their own.
+    """
     stems = _SPLITS[split]
-    found = [p for p in sorted(folder.rglob("*.parquet")) if p.name.split("-")[0] in stems]
-    return found or [p for p in sorted(folder.rglob("*.parquet")) if p.stem in stems]
+    files = sorted(folder.rglob("*.parquet"))
+    found = [p for p in files if p.name.split("-")[0] in stems]
+    found = found or [p for p in files if p.stem in stems]
+    if len(places := sorted({p.parent for p in found})) > 1:
+        names = ", ".join(place.relative_to(folder).as_posix() for place in places)
+        raise DataError(
+            f"{folder} holds several data sets: {names}; name one of them, as in "
+            f"hf:OWNER/NAME/{places[0].relative_to(folder).as_posix()}"
+        )
+    return found
 
 
 def read_images(
     files: list[Path], others: list[Path]
-) -> tuple[list[Any], Int64[np.ndarray, " N"], tuple[str, ...]]:
-    """Return pictures (PIL), labels and the classes' names of one split's files.
+) -> tuple[Iterator[Any], Int64[np.ndarray, " N"], tuple[str, ...]]:
+    """Return pictures (PIL, RGB), labels and the classes' names of one split's files.
+
+    Pictures are read one by one; one that is damaged is an error (`DataError`) when its turn comes.
 
     Args:
         files: Of the split.
@@ -87,13 +103,10 @@ def read_images(
     Raises:
         DataError: If pyarrow is not installed, or the files hold no images with labels.
     """
-    from PIL import Image
-
     try:
         tables = _read_tables(files)
         image, label = _image_columns(tables[0].schema)
-        cells = [cell for table in tables for cell in table[image].to_pylist()]
-        images = [rgb(Image.open(io.BytesIO(c["bytes"]))) for c in cells]
+        encoded = [cell["bytes"] for table in tables for cell in table[image].to_pylist()]
         labels = _labels(tables, label)
         names = _names(tables[0], label)
         if not names:
@@ -101,9 +114,10 @@ def read_images(
             names = tuple(str(i) for i in range(int(all_labels.max()) + 1))
         if labels.max() >= len(names) or len(names) > MOST_CLASSES:
             raise ValueError(f"labels up to {labels.max()} are not of {len(names)} classes")
-        return images, labels, names
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot read {files[0]} as labelled images: {error}") from error
+    pictures = (read_picture(io.BytesIO(data), f"an image of {files[0]}") for data in encoded)
+    return pictures, labels, names
 
 
 def read_texts(files: list[Path]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ghn.data.find import find_data, folder_hash, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_images
-from ghn.data.pictures import rgb
+from ghn.data.pictures import read_picture
 from ghn.data.sheets import read_tiles
 from ghn.errors import ConfigError, DataError
 
@@ -33,8 +33,8 @@ HELD_OUT = 5_000  # training images that choices are made on; never trained on w
 SHIFT = 4
 BYTES_IN_IDX = 8  # the format's word for unsigned bytes
 
-Pictures = tuple[Sequence[Any] | np.ndarray, np.ndarray, tuple[str, ...]]
-"""PIL pictures or an array of them, labels, names of the classes."""
+Pictures = tuple[Iterable[Any] | np.ndarray, np.ndarray, tuple[str, ...]]
+"""PIL pictures in RGB, each read when it is asked for, or an array; labels; names of classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
 @functools.lru_cache(maxsize=4)
 def _load_whole(name: str, split: str, side: int, place: Path) -> ImageData:
     """Load a data set once; where a name leads depends on the working directory."""
-    pictures: Sequence[Any] | np.ndarray
+    pictures: Iterable[Any] | np.ndarray
     if name == "digits":
         return _load_digits(split, side)
     if name in _READERS or name.startswith(HUB_PREFIX):
@@ -131,14 +131,15 @@ def _load_whole(name: str, split: str, side: int, place: Path) -> ImageData:
     )
 
 
-def _squares(pictures: Sequence[Any] | np.ndarray, side: int) -> UInt8[np.ndarray, "N s s 3"]:
-    """Cut PIL pictures, or arrays, to squares in the middle and resize them."""
+def _squares(pictures: Iterable[Any] | np.ndarray, side: int) -> UInt8[np.ndarray, "N s s 3"]:
+    """Cut PIL pictures, or arrays, to squares in the middle and resize them, one at a time."""
     from PIL import Image, ImageOps
 
     if isinstance(pictures, np.ndarray) and pictures.shape[1:] == (side, side, 3):
         return pictures
-    loaded = (p if isinstance(p, Image.Image) else Image.fromarray(p) for p in pictures)
-    fitted = [ImageOps.fit(rgb(p), (side, side), Image.Resampling.BILINEAR) for p in loaded]
+    if isinstance(pictures, np.ndarray):
+        pictures = (Image.fromarray(p).convert("RGB") for p in pictures)
+    fitted = (ImageOps.fit(p, (side, side), Image.Resampling.BILINEAR) for p in pictures)
     return np.stack([np.asarray(p) for p in fitted])
 
 
@@ -226,16 +227,10 @@ def _read_folder(split: str, folder: Path) -> Pictures:
     if not files:
         few = "" if apart and tests else ", or fewer than ten to take test images from"
         raise DataError(f"{root} holds no images in folders of classes{few}")
-    pictures = []
-    for path, _ in files:
-        try:
-            pictures.append(rgb(Image.open(path)))
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {path}: {error}") from error
     # In a fixed order that mixes the classes, so that any part of it has all of them.
-    order = np.random.default_rng(0).permutation(len(files))
-    labels = np.array([label for _, label in files])
-    return [pictures[i] for i in order], labels[order], classes
+    mixed = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
+    pictures = (read_picture(path, path) for path, _ in mixed)
+    return pictures, np.array([label for _, label in mixed]), classes
 
 
 def _folders(folder: Path) -> tuple[str, ...]:

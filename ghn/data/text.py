@@ -25,7 +25,7 @@ from torch import Tensor
 from ghn.data.find import find_data, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
 from ghn.errors import ConfigError, DataError
-from ghn.io import atomic_path, cache_folder
+from ghn.io import atomic_path, cache_folder, expanded
 
 __all__ = ["BYTES", "TextData", "load_text", "token_entropies"]
 
@@ -88,8 +88,8 @@ def load_text(name: str, split: str = "train", vocabulary: int = BYTES) -> TextD
         name: `"books"`, `"wikitext2"` or `"tinyshakespeare"` (see `ghn.data.find` for where they
             are looked for), `"hf:OWNER/NAME"` for a data set with a column of texts on the Hugging
             Face hub, or a path to your own: a folder with `train.txt`, `valid.txt` and `test.txt`,
-            or one file (`.txt`, `.txt.gz`, `.txt.xz`), alone in a folder or not, whose last tenth
-            is kept for `"val"` and `"test"`.
+            or one file (`.txt`, `.txt.gz`, `.txt.xz`), alone in a folder or not. Of a text for
+            training alone the last tenth is kept for `"val"` and `"test"`.
         split: `"train"`, `"val"` or `"test"`; `"fit"` is `"train"`, as `"val"` is apart from it.
         vocabulary: 256 for bytes; more for a byte-level BPE of that many tokens, learned from the
             training split and kept in the cache folder.
@@ -147,7 +147,7 @@ def _read(name: str, split: str) -> bytes:
     if name in TEXTS or name.startswith(HUB_PREFIX):
         place = find_data(name)
     else:
-        place = Path(name)
+        place = expanded(name)
         if not place.exists():
             raise ConfigError(
                 f"unknown text {name!r}: not one of {', '.join(TEXTS)}, and no file or folder"
@@ -161,10 +161,14 @@ def _read(name: str, split: str) -> bytes:
 
 
 def _read_place(place: Path, split: str) -> bytes:
-    if place.is_dir() and (tables := parquet_files(place, split)):
-        return read_texts(tables)
+    """Read a split; one text without others is divided among them."""
     if place.is_file():
         return _part(_decompress(place), split)
+    tables = {name: parquet_files(place, name) for name in _STEMS}
+    if [*filter(tables.get, tables)] == ["train"]:
+        return _part(read_texts(tables["train"]), split)
+    if tables[split]:
+        return read_texts(tables[split])
     files = [p for p in sorted(place.iterdir()) if p.suffix in _DECOMPRESS and ".txt" in p.name]
     if len(files) == 1:
         return _part(_decompress(files[0]), split)

@@ -15,7 +15,7 @@ from ghn.rng import derive_seed, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.targets import Target, make_target
 from ghn.training.tasks import Task, make_task
-from ghn.zoo import SAMPLERS, sample
+from ghn.zoo import SAMPLERS, sample_distinct
 
 __all__ = [
     "Evaluation",
@@ -86,11 +86,15 @@ def held_out_split(config: TrainConfig) -> str:
 
 
 def held_out_targets(config: TrainConfig, task: Task, split: str = "val") -> list[Target]:
-    """Return the networks of each family that no training run sees."""
+    """Return different networks of each family that no training run sees.
+
+    They are fewer than `eval_networks` if the split of a family has no more.
+    """
+    count = config.eval_networks
     return [
-        make_target(family, SAMPLERS[family].fit_to(sample(family, seed, split), task.settings))
+        make_target(family, architecture)
         for family in config.families
-        for seed in range(config.eval_networks)
+        for architecture in sample_distinct(family, count, split, task.settings).values()
     ]
 
 

@@ -103,5 +103,4 @@ class TargetPool:
     def architecture(self, index: int) -> tuple[str, Config]:
         """Return the family and the architecture of a network."""
         family = self._family[index]
-        config = sample(family, self._seed + index, self._split)
-        return family, SAMPLERS[family].fit_to(config, self._settings)
+        return family, sample(family, self._seed + index, self._split, self._settings)

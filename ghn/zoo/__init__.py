@@ -4,7 +4,7 @@ from ghn.zoo.convnets import ConvNet, ConvNetConfig
 from ghn.zoo.families import Family, families, find_architecture, find_family
 from ghn.zoo.gpts import GPT, GPTConfig
 from ghn.zoo.library import list_models, resolve_model
-from ghn.zoo.registry import SAMPLERS, Sampler, Split, sample
+from ghn.zoo.registry import SAMPLERS, Sampler, Split, sample, sample_distinct
 from ghn.zoo.vits import ViT, ViTConfig
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "list_models",
     "resolve_model",
     "sample",
+    "sample_distinct",
 ]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -141,20 +142,23 @@ def find_family(name: str) -> Family:
     return known[name]
 
 
-def find_architecture(family: str, name: str) -> Any:
+def find_architecture(
+    family: str, name: str, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Any:
     """Return the architecture of a sampled network by its name.
 
     Args:
         family: The sampler.
         name: `SEED` or `SEED:SPLIT`, such as `"3:test"`; the split is `"train"` by default.
+        settings: What data decide of it; see `ghn.zoo.registry.Sampler.fit_to`.
 
     Raises:
         ConfigError: If it names none.
     """
     seed, _, split = name.partition(":")
-    if not seed.isdigit():
+    if not seed.isdecimal():
         raise ConfigError(f"a network of {family!r} is named by a seed, got {name!r}")
-    return sample(family, int(seed), split or "train")
+    return sample(family, int(seed), split or "train", settings)
 
 
 def _timm_names() -> list[str]:

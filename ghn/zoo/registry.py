@@ -3,7 +3,8 @@
 Which split an architecture belongs to is a function of the architecture itself: its settings are
 hashed, and the sampler redraws until the hash falls into the split. So splits are disjoint by
 construction, whatever the seeds, provided that no two architectures are one network: a setting that
-changes nothing has one value.
+changes nothing has one value, and what the data decide of an architecture's sizes is decided before
+it is hashed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,13 +25,15 @@ from ghn.graphs import ParamGraph, cached_trace
 from ghn.registry import Registry
 from ghn.rng import make_generator
 
-__all__ = ["SAMPLERS", "Sampler", "Split", "sample"]
+__all__ = ["SAMPLERS", "Sampler", "Split", "sample", "sample_distinct"]
 
 Split = Literal["train", "val", "test", "wide", "deep"]
 """Train, val and test share their ranges; wide and deep lie outside of them."""
 
 # Out of 10 hash values; wide and deep are out of the others' ranges and need none.
 _SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
+
+IN_A_ROW = 300  # draws without a new architecture, after which a split is taken to have no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +80,19 @@ class Sampler:
 SAMPLERS: Registry[Sampler] = Registry("sampler")
 
 
-def sample(family: str, seed: int, split: str = "train") -> Config:
+def sample(
+    family: str,
+    seed: int,
+    split: str = "train",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
     """Return one architecture; the same seed gives the same one.
 
     Args:
         family: Name in `SAMPLERS`.
         seed: Any integer; each gives its own draw.
         split: `"train"`, `"val"`, `"test"`, `"wide"` (wider than any trained) or `"deep"`.
+        settings: What the data decide of it; see `Sampler.fit_to`.
     """
     if split not in get_args(Split):
         raise ConfigError(f"split must be one of {get_args(Split)}, got {split!r}")
@@ -91,13 +101,49 @@ def sample(family: str, seed: int, split: str = "train") -> Config:
     generator = make_generator(seed, family, split)
     with torch.device("cpu"):  # the caller may be building models on the meta device
         while True:
-            architecture = sampler.draw(generator, chosen)
-            if split not in _SHARES or _bucket(architecture) in _SHARES[split]:
-                return architecture
+            drawn = sampler.draw(generator, chosen)
+            fitted = sampler.fit_to(drawn, settings)
+            if split not in _SHARES or _bucket(drawn, fitted) in _SHARES[split]:
+                return fitted
 
 
-def _bucket(architecture: Config) -> int:
-    text = json.dumps(architecture.to_dict(), sort_keys=True)
+def sample_distinct(
+    family: str,
+    count: int,
+    split: str = "train",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[int, Any]:
+    """Return the first architectures of a split that differ, by the seed that draws each.
+
+    They are fewer than `count` if that many draws in a row give none that is new: splits of narrow
+    ranges have few.
+
+    Args:
+        family: As for `sample`.
+        count: How many.
+        split: As for `sample`.
+        settings: As for `sample`.
+    """
+    found: dict[int, Any] = {}
+    seen: set[Any] = set()
+    seed = last = 0
+    while len(found) < count and seed - last <= IN_A_ROW:
+        architecture = sample(family, seed, split, settings)
+        if architecture not in seen:
+            seen.add(architecture)
+            found[seed], last = architecture, seed
+        seed += 1
+    return found
+
+
+def _bucket(drawn: Config, fitted: Config) -> int:
+    """Hash an architecture, with the positions that the data need: two may differ in these alone.
+
+    Classes, vocabularies and sides of images are those of the data in all architectures.
+    """
+    values = drawn.to_dict()
+    values |= {key: value for key, value in fitted.to_dict().items() if key == "context"}
+    text = json.dumps(values, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=2).digest()[0] % 10
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from ghn.benchmarks.init import InitConfig, run_bench
 from ghn.benchmarks.workers import workers
+from ghn.errors import GHNError
 
 TINY = {
     "models": ("convnets:1:test",),
@@ -50,6 +52,12 @@ def square(x):
     return x * x
 
 
+def dies_at_one(x):
+    if x == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x * x
+
+
 WAITS = """
 import threading
 from ghn.benchmarks.workers import workers
@@ -82,6 +90,18 @@ def test_every_piece_comes_back_with_its_result(jobs):
         found = dict(run_all(square, [3, 1, 2]))
 
     assert found == {1: 1, 2: 4, 3: 9}
+
+
+def test_the_piece_whose_process_dies_is_lost_alone():
+    with workers(2) as run_all:
+        found = dict(run_all(dies_at_one, [0, 1, 2, 3, 4], lost=lambda reason: reason))
+        again = dict(run_all(dies_at_one, [5, 6]))
+
+    assert "process has died" in found.pop(1)
+    assert found == {0: 0, 2: 4, 3: 9, 4: 16}
+    assert again == {5: 25, 6: 36}
+    with pytest.raises(GHNError, match="process has died"), workers(2) as run_all:
+        list(run_all(dies_at_one, [1]))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ghn.data import find_data, load_images
 from ghn.data.images import _load_whole
-from ghn.errors import DataError
+from ghn.errors import ConfigError, DataError
 
 NAMES = ["cat", "dog", "owl"]
 
@@ -125,3 +125,33 @@ def test_a_split_that_is_not_there_is_told_in_words(cache):
 
     with pytest.raises(DataError, match="no parquet files of the split 'test'"):
         load_images("hf:o/mine", "test")
+
+
+def test_several_data_sets_of_one_repository_are_told_apart(cache, monkeypatch):
+    for part in ("plain", "small"):
+        write_parquet(cache / "o--mine" / part / "train-0-of-1.parquet", 4)
+    with pytest.raises(DataError, match="plain, small; name one of them, as in hf:OWNER/NAME/pl"):
+        load_images("hf:o/mine", "train")
+
+    calls = fake_download(monkeypatch)
+    assert len(load_images("hf:o/mine/plain_text", "train")) == 7
+    assert calls[0][0] == "o/mine"
+    assert calls[0][1]["allow_patterns"] == "plain_text/*.parquet"
+
+
+def test_a_picture_of_a_table_that_is_damaged_is_told_in_words(cache):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = cache / "o--mine" / "train-0-of-1.parquet"
+    write_parquet(path, 4)
+    table = pq.read_table(path)
+    cells = [{"bytes": b"no picture", "path": None}] * 4
+    pq.write_table(table.set_column(0, "img", pa.array(cells)), path)
+
+    with pytest.raises(DataError, match=r"an image of .*train-0-of-1\.parquet"):
+        load_images("hf:o/mine", "train")
+
+
+def test_a_name_of_the_hub_needs_more_than_its_prefix(cache):
+    with pytest.raises(ConfigError, match="hf:OWNER/NAME"):
+        find_data("hf:")

@@ -1,9 +1,13 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ghn.data import augment, folder_hash, load_images, normalize
+from ghn.data import images as images_module
+from ghn.data import pictures as pictures_module
 from ghn.data.images import _load_whole
 from ghn.errors import ConfigError, DataError
 
@@ -123,6 +127,52 @@ def test_sixteen_bit_pictures_are_scaled_and_floating_point_ones_refused(tmp_pat
     _load_whole.cache_clear()
     with pytest.raises(DataError, match=r"f\.tiff.*floating-point"):
         load_images(str(folder), "train", side=8)
+
+
+@pytest.mark.parametrize(("sixteen", "eight"), [(255, 0), (256, 0), (257, 1), (65535, 255)])
+def test_dark_pictures_of_sixteen_bits_are_scaled_like_bright_ones(tmp_path, sixteen, eight):
+    folder = folder_of(tmp_path / "set", count=1)
+    for name in ("cat", "dog"):
+        Image.fromarray(np.full((8, 8), sixteen, np.uint16)).save(folder / name / "0.png")
+
+    assert (load_images(str(folder), "train", side=8).images == eight).all()
+
+
+def test_pictures_are_kept_at_the_size_asked_for_alone(tmp_path, monkeypatch):
+    folder, read_ones, alive = folder_of(tmp_path / "set", count=10), [], []
+    read = pictures_module.read_picture
+
+    def watched(*args):
+        picture = read(*args)
+        read_ones.append(weakref.ref(picture))
+        alive.append(sum(one() is not None for one in read_ones))
+        return picture
+
+    monkeypatch.setattr(images_module, "read_picture", watched)
+
+    assert len(load_images(str(folder), "train", side=4)) == 18
+    assert max(alive) <= 2  # the one that is read, and the last one
+
+
+@pytest.mark.parametrize("damage", ["chunk", "bomb"])
+def test_pictures_that_no_decoder_takes_are_named(tmp_path, damage, monkeypatch):
+    folder = folder_of(tmp_path / "set")
+    path = folder / "dog" / "3.png"
+    if damage == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+        Image.new("RGB", (64, 64)).save(path)
+    else:
+        path.write_bytes(path.read_bytes().replace(b"IDAT", b"\xc9DAT"))
+
+    with pytest.raises(DataError, match=r"3\.png"):
+        load_images(str(folder), "train", side=8)
+
+
+def test_a_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder_of(tmp_path / "mine")
+
+    assert len(load_images("~/mine", "train", side=8)) == 36
 
 
 def test_a_damaged_picture_is_named(tmp_path):

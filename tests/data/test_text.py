@@ -53,6 +53,23 @@ def test_a_lone_file_of_a_folder_is_divided_whatever_its_name(tmp_path):
     assert [len(s) for s in splits] == [540, 30, 30]
 
 
+def test_a_table_for_training_alone_is_divided_and_one_beside_others_is_whole(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "data" / "o--mine"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["abcdefghij" * 10]}), folder / "train-0-of-1.parquet")
+
+    alone = [len(load_text("hf:o/mine", s)) for s in ("train", "val", "test")]
+    pq.write_table(pa.table({"text": ["klm"]}), folder / "validation-0-of-1.parquet")
+    _load.cache_clear()
+
+    assert alone == [90, 5, 5]
+    assert [len(load_text("hf:o/mine", s)) for s in ("train", "val")] == [100, 3]
+    with pytest.raises(DataError, match="no text for 'test'"):
+        load_text("hf:o/mine", "test")
+
+
 def test_a_name_is_followed_from_where_the_process_is(tmp_path, monkeypatch):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

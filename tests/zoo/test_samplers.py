@@ -7,7 +7,7 @@ import torch
 from ghn.config import Config
 from ghn.errors import ConfigError, UnknownNameError
 from ghn.graphs import trace
-from ghn.zoo import GPT, SAMPLERS, ConvNetConfig, GPTConfig, sample
+from ghn.zoo import GPT, SAMPLERS, ConvNetConfig, GPTConfig, sample, sample_distinct
 from ghn.zoo.registry import choose
 
 
@@ -28,6 +28,28 @@ def test_splits_share_no_architecture(family):
     assert not splits["train"] & splits["val"]
     assert not splits["train"] & splits["test"]
     assert not splits["val"] & splits["test"]
+
+
+@pytest.mark.parametrize("context", [256, 512, 1024])
+def test_splits_share_no_network_at_the_context_of_the_data(context):
+    settings = {"context": context, "vocabulary": 256}
+
+    def drawn(split, count):
+        return {sample("gpts", seed, split, settings) for seed in range(count)}
+
+    trained = drawn("train", 400)
+    assert {a.context for a in trained} == {c for c in (256, 512, 1024) if c >= context}
+    assert not trained & (drawn("test", 40) | drawn("val", 40))
+
+
+def test_different_architectures_are_as_many_as_there_are():
+    found = sample_distinct("gpts-1k", 20, "test")
+
+    assert 1 < len(found) < 20
+    assert len(set(found.values())) == len(found)
+    assert found == {seed: sample("gpts-1k", seed, "test") for seed in found}
+    assert set(found.values()) == {sample("gpts-1k", seed, "test") for seed in range(200)}
+    assert all(a.classes == 7 for a in sample_distinct("vits", 3, settings={"classes": 7}).values())
 
 
 def shapes(family, architecture):

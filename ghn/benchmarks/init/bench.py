@@ -12,6 +12,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ghn.benchmarks.compare import Data, Run
@@ -37,7 +38,7 @@ from ghn.io import tensor_digest, write_json
 
 __all__ = ["run_bench"]
 
-WIDENINGS = 2
+WIDENINGS = 6  # from one end of the grid a thousandfold
 RATIO = 10**0.5
 
 Progress = Callable[[float, float, str], None]
@@ -63,7 +64,13 @@ def run_bench(
     data = load_bench_data(config, modality)
     for network in networks:
         _check_name(network, data)
-    origins = {start: _origin(start, modality) for start in config.starts}
+    files = {network.name: network.digest() for network in networks}
+    checkpoints = {start: _origin(start, modality) for start in config.starts}
+    origins = {
+        (name, start): file + checkpoint
+        for name, file in files.items()
+        for start, checkpoint in checkpoints.items()
+    }
     _claim(config, data)
     if "trained" in config.starts:
         for family in sorted({source_family(n) for n in networks}):
@@ -85,6 +92,8 @@ def run_bench(
         raise ConfigError(f"no network could be trained: {ledger.failed}")
     results = [_collect(network, config, ledger, data) for network in ledger.networks]
     source = {"name": data.train.name, "hash": data.train.hash}
+    if config.test_data:
+        source |= {"scored on": data.test.name, "hash of that": data.test.hash}
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
     return InitResult(config, results, record, data.scored, ledger.failed)
 
@@ -113,11 +122,20 @@ def _check_name(network: Network, data: Data) -> None:
 
 
 def _origin(start: str, modality: str) -> str:
-    """Return what tells the weights of a checkpoint from those that it had before."""
+    """Return what tells the weights of a checkpoint from those that it had before.
+
+    Raises:
+        ConfigError: If it is for networks that read something else.
+    """
     kind, _, checkpoint = parts_of(start)
     if kind != "ghn":
         return ""
     ghn = load_ghn(checkpoint or default_checkpoint(modality)[0])
+    if ghn.config.modality != modality:
+        raise ConfigError(
+            f"start {start!r} writes networks for {ghn.config.modality}, the networks are for "
+            f"{modality}"
+        )
     return tensor_digest(ghn.state_dict())
 
 
@@ -130,7 +148,7 @@ class _Ledger:
         run_all: RunAll,
         progress: Progress,
         networks: list[Network],
-        origins: dict[str, str],
+        origins: dict[tuple[str, str], str],
     ) -> None:
         self.config, self.run_all, self.progress = config, run_all, progress
         self.networks, self.origins = networks, origins
@@ -141,20 +159,23 @@ class _Ledger:
 
     def trial(self, network: Network, start: str, rate: float, seed: int) -> Trial:
         """Return the name of a training."""
-        return Trial(network.name, start, self.origins[start], rate, seed)
+        origin = self.origins[network.name, start]
+        return Trial(network.name, start, origin, rate, seed)
 
     def run(self, trials: Iterable[Trial]) -> None:
         """Run those trials that no file tells of; networks of which one fails are left out."""
         missing = []
         for trial in trials:
-            path = path_of(self.config, trial)
-            if path.is_file():
-                self.found[trial] = json.loads(path.read_text(encoding="utf-8"))
-            elif trial not in self.found:
+            if trial in self.found:
+                continue
+            found = _written(path_of(self.config, trial))
+            if found is None:
                 missing.append(trial)
+            else:
+                self.found[trial] = found
         self._tell("")
         work = functools.partial(try_trial, self.config)
-        for trial, result in self.run_all(work, missing):
+        for trial, result in self.run_all(work, missing, str):
             if isinstance(result, str):
                 self.failed.setdefault(trial.network, f"from {trial.start}: {result}")
             else:
@@ -186,13 +207,24 @@ class _Ledger:
         return Run(losses, scores)
 
 
+def _written(path: Path) -> dict[str, Any] | None:
+    """Return what a file tells of a trial; None if there is none, or it is damaged."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if "run" in found else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def _untried(ledger: _Ledger) -> Iterator[Trial]:
     """Give the grid, and one rate further where the best so far lies on the edge."""
     for network in ledger.networks:
         for start in ledger.config.starts:
             tried = ledger.tried(network.name, start)
             rates = list(ledger.config.rates)
-            if tried:
+            if tried and len(rates) == 1:
+                rates = []  # one rate is asked for, no search
+            elif tried:
                 best = ledger.best_rate(network.name, start)
                 beyond = {min(tried): best / RATIO, max(tried): best * RATIO}
                 rates = [float(f"{beyond[best]:.1e}")] if best in beyond else []

@@ -52,7 +52,7 @@ class InitConfig(Config):
         batch: Images or excerpts in a step.
         context: Tokens of an excerpt.
         rates: Learning rates that every start chooses from, for every network, on one seed; the
-            grid is widened while the best lies on its edge.
+            grid is widened while the best lies on its edge. A single rate is taken as it is.
         seeds: Seeds of the reported runs. The rate is chosen on another one.
         source_steps: Steps that the networks of the start `trained` were trained for.
         scored: Images or excerpts that a score is taken on.

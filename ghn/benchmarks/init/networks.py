@@ -7,17 +7,17 @@ says none. Networks are built for the data's classes and size of images, where a
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
+import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ghn.errors import GHNError
+from ghn.errors import ConfigError, GHNError
 from ghn.graphs.trace import trace_with_inputs
+from ghn.io import expanded
 from ghn.rng import derive_seed, preserve_global_state
-from ghn.zoo import SAMPLERS, find_architecture, resolve_model
+from ghn.zoo import SAMPLERS, find_architecture, resolve_model, sample_distinct
 
 __all__ = ["SPLITS", "Network", "find_network", "list_networks"]
 
@@ -79,16 +79,22 @@ class Network:
         """
         family, _, rest = self.name.partition(":")
         arguments = dict(self.settings)
-        if family in SAMPLERS:
-            architecture = find_architecture(family, rest)
-            fitted = SAMPLERS[family].fit_to(architecture, data).to_dict()
-            arguments |= {k: v for k, v in fitted.items() if k in data}
-        elif family in ("timm", "torchvision"):
+        if family in ("timm", "torchvision"):
             arguments["num_classes"] = data["classes"]
         elif family == "transformers" and "vocabulary" in data:
             arguments["vocab_size"] = data["vocabulary"]
         with preserve_global_state(derive_seed(seed, "default", self.name)):
+            if family in SAMPLERS:
+                with torch.device(device or "cpu"):
+                    return SAMPLERS[family].build(find_architecture(family, rest, data))
             return resolve_model(self.name, device, **arguments)
+
+    def digest(self) -> str:
+        """Return what tells the file of a network from what it held before; empty without one."""
+        file, _, _ = self.name.rpartition(":")
+        if not file.endswith(".py"):
+            return ""
+        return hashlib.blake2b(expanded(file).read_bytes(), digest_size=8).hexdigest()
 
     def example(self, side: int) -> Tensor:
         """Return an input of the right form: an image of a height and width, or 16 tokens."""
@@ -111,8 +117,10 @@ def find_network(name: str, side: int = 32) -> Network:
     family, _, rest = name.partition(":")
     if family in SAMPLERS:
         rest = rest if ":" in rest else f"{rest}:test"
-        group = _group(family, find_architecture(family, rest))
-        return Network(f"{family}:{rest}", group, SAMPLERS[family].modality, {})
+        architecture = find_architecture(family, rest)
+        seed, _, split = rest.partition(":")
+        group = _group(family, architecture)
+        return Network(f"{family}:{int(seed)}:{split}", group, SAMPLERS[family].modality, {})
     if family == "timm":
         return Network(name, family, "vision", _sized(rest, side))
     if family == "torchvision":
@@ -148,19 +156,21 @@ def _group(family: str, architecture: Any) -> str:
 
 
 def list_networks(split: str, count: int, side: int = 32) -> list[Network]:
-    """Return the first networks of a split, families taking turns; no two are alike."""
+    """Return the first networks of a split, families taking turns; no two are alike.
+
+    Raises:
+        ConfigError: If a sampler's split has fewer; families of timm that no training saw are
+            twelve.
+    """
     families, part = SPLITS[split]
     if families == ("timm",):
         return [find_network(f"timm:{name}", side) for name in UNSEEN[:count]]
-    drawn = {family: _distinct(family, part) for family in families}
-    return [find_network(next(drawn[families[i % len(families)]])) for i in range(count)]
-
-
-def _distinct(family: str, part: str) -> Iterator[str]:
-    """Yield names of a sampler's networks, without those that it drew before."""
-    seen: list[Any] = []
-    for seed in itertools.count():
-        architecture = find_architecture(family, f"{seed}:{part}")
-        if architecture not in seen:
-            seen.append(architecture)
-            yield f"{family}:{seed}:{part}"
+    each = -(-count // len(families))
+    drawn = [
+        [f"{family}:{seed}:{part}" for seed in sample_distinct(family, each, part)]
+        for family in families
+    ]
+    names = [name for turn in zip(*drawn, strict=False) for name in turn]
+    if len(names) < count:
+        raise ConfigError(f"split {split!r} has {len(names)} networks, got networks={count}")
+    return [find_network(name) for name in names[:count]]

@@ -134,7 +134,7 @@ class NetworkResult:
         ours, theirs = self.finals(start), self.finals(base)
         curve, goal = self.curve(start), self.curve(base)[-1]
         reach = steps_to(curve, goal[1], self.sign) / max(goal[0], 1)
-        diverged = [not all(map(math.isfinite, finals)) for finals in (ours, theirs)]
+        diverged = [self.diverged(start), self.diverged(base)]
         if any(diverged):
             low = -math.inf if diverged[0] else math.inf
             high = math.inf if diverged[1] else -math.inf
@@ -142,10 +142,19 @@ class NetworkResult:
         gains = [self.sign * (a - b) for a, b in zip(ours, theirs, strict=True)]
         return Gain(statistics.fmean(gains), *bootstrap(gains), reach)
 
+    def diverged(self, start: str) -> bool:
+        """Whether a run of a start ended with a loss or a score that is not finite.
+
+        A classifier whose outputs are not numbers still has an accuracy, that of one class.
+        """
+        runs = self.runs[start]
+        losses = [run.final_loss for run in runs if run.losses]
+        return not all(map(math.isfinite, [*losses, *self.finals(start)]))
+
     def on_edge(self, start: str) -> bool:
-        """Whether the rate that a start chose is the lowest or the highest that it tried."""
+        """Whether the rate that a start chose is the lowest or the highest of several tried."""
         tried = self.tried[start]
-        return self.rates[start] in (min(tried), max(tried))
+        return len(tried) > 1 and self.rates[start] in (min(tried), max(tried))
 
     def finals(self, start: str) -> list[float]:
         """Return the final score of each seed."""

@@ -82,8 +82,8 @@ def _method(result: InitResult) -> list[str]:
     base = config.starts[0]
     edge = [f"{n.name} ({s})" for n in result.networks for s in config.starts if n.on_edge(s)]
     return [
-        f"Data: {record.data['name']} (hash {record.data['hash']}), scored on the first "
-        f"{result.scored:,} inputs of {config.scored_data}/{config.scored_on}.",
+        f"Data: {record.data['name']} (hash {record.data['hash']}), scored on {_inputs(result)} of "
+        f"{config.scored_data}/{config.scored_on}.",
         f"Batches of {config.batch}, AdamW, warm-up over a tenth of the steps, cosine to zero.",
         f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
         "where the best lay on the edge) for every network by the training loss on a seed of its "
@@ -96,8 +96,24 @@ def _method(result: InitResult) -> list[str]:
         "whose runs diverge has lost; a single seed decides nothing.",
         f"Reach: steps until the mean curve meets the final mean of {base}, in units of all "
         "steps; the median over networks.",
+        *_idle(result),
         *(f"Left out: {name}, {why}" for name, why in result.failed.items()),
     ]
+
+
+def _inputs(result: InitResult) -> str:
+    if result.networks[0].metric == "accuracy":
+        return f"the first {result.scored:,} images"
+    return f"{result.scored:,} excerpts at equal distances"
+
+
+def _idle(result: InitResult) -> Iterator[str]:
+    """Name the starts that are no others than the networks' own: nothing was predicted."""
+    for start in result.config.starts:
+        notes = {n.name: n.notes.get(start, {}) for n in result.networks}
+        names = [name for name, note in notes.items() if note.get("predicted") == 0]
+        if names:
+            yield f"{start} predicts nothing of {', '.join(names)}: these are their own weights."
 
 
 def _markdown(result: InitResult) -> str:

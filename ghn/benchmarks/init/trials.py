@@ -43,7 +43,7 @@ class Trial:
     Attributes:
         network: Its full name.
         start: Name of the start.
-        origin: Digest of the start's checkpoint; empty if it has none.
+        origin: Digest of the network's file and of the start's checkpoint, as far as it has them.
         rate: Peak learning rate.
         seed: Of batches, draws and the network's own initialization.
     """
@@ -65,9 +65,18 @@ def load_bench_data(config: InitConfig, modality: str) -> Data:
             tasks.append(TextTask(load_text(name, split), config.context))
         else:
             tasks.append(ImageTask(load_images(name, split, config.side).to(device)))
-    test = tasks[1]
+    train, test = tasks
+    if train.settings != test.settings:
+        raise ConfigError(
+            f"{config.scored_data} cannot score networks that are trained on {config.data}: it has "
+            f"{_sizes(test)}, not {_sizes(train)}"
+        )
     scored = min(config.scored, len(test.data)) if isinstance(test, ImageTask) else config.scored
-    return Data(tasks[0], test, scored)
+    return Data(train, test, scored)
+
+
+def _sizes(task: Task) -> str:
+    return ", ".join(f"{name} {value}" for name, value in task.settings.items())
 
 
 def try_trial(config: InitConfig, trial: Trial) -> dict[str, Any] | str:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from ghn import GHN
@@ -78,6 +80,35 @@ def test_a_lost_run_is_made_again_with_the_same_bits(finished):
     assert json.loads(lost.read_text())["run"] == json.loads(before)["run"]
 
 
+def test_a_damaged_run_is_made_again(finished):
+    settings, result = finished
+    damaged = sorted(p for p in runs_folder(settings).glob("*.json") if p.stem != "settings")
+    for path, text in zip(damaged, ('{"trunc', "[1]", "{}"), strict=False):
+        path.write_text(text)
+
+    again = run_bench(settings)
+
+    assert [n.runs for n in again.networks] == [n.runs for n in result.networks]
+    assert [n.tried for n in again.networks] == [n.tried for n in result.networks]
+
+
+def test_the_grid_is_widened_until_the_best_rate_lies_within_it(tmp_path, monkeypatch):
+    def best_at_one(settings, trial):
+        loss = abs(math.log10(trial.rate))
+        run = {"losses": [loss], "scores": [[0, 0.1], [4, 0.2]]}
+        return {"run": run, "parameters": 1, "notes": {}}
+
+    monkeypatch.setattr(bench, "try_trial", best_at_one)
+    [wide, _] = run_bench(config(tmp_path / "wide")).networks
+    [single, _] = run_bench(config(tmp_path / "single", rates=(1e-3,))).networks
+
+    assert wide.rates["ghn"] == pytest.approx(1.0, rel=0.1)
+    assert not wide.on_edge("ghn")
+    assert max(wide.tried["ghn"]) < 4
+    assert list(single.tried["ghn"]) == [1e-3]
+    assert not single.on_edge("ghn")
+
+
 def test_results_of_other_settings_are_not_mixed(finished):
     settings, _ = finished
 
@@ -137,6 +168,8 @@ def test_all_starts_are_fit_to_run(tmp_path):
 
 
 MODELS_FILE = """
+import os, signal
+
 import torch
 from torch import nn
 
@@ -148,7 +181,51 @@ def wrong():
 
 def raising():
     return nn.Sequential(nn.Conv2d(1, 10, 3), nn.Flatten())
+
+class Dying(nn.Linear):
+    def forward(self, x):
+        if torch.is_grad_enabled() and not x.is_meta:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x.flatten(1))
+
+def dying():
+    return Dying(3072, 10)
 """
+
+
+def test_a_network_that_kills_its_process_is_left_out_and_the_others_are_not(tmp_path):
+    file = tmp_path / "nets.py"
+    file.write_text(MODELS_FILE)
+    models = (f"{file}:dying", MODELS[1])
+    settings = config(tmp_path / "out", models=models, seeds=(1,), rates=(1e-3,), jobs=2)
+
+    result = run_bench(settings)
+
+    assert [n.name for n in result.networks] == [MODELS[1]]
+    assert "process has died" in result.failed[models[0]]
+
+
+def test_a_network_whose_file_has_changed_is_measured_anew(tmp_path):
+    file = tmp_path / "nets.py"
+    settings = config(tmp_path / "out", models=(f"{file}:net",), seeds=(1,), rates=(1e-3,))
+    found = []
+    for width in (8, 16):
+        file.write_text(
+            "from torch import nn\ndef net(): return nn.Sequential("
+            f"nn.Flatten(), nn.Linear(3072, {width}), nn.ReLU(), nn.Linear({width}, 10))\n"
+        )
+        found.append(run_bench(settings).networks[0].parameters)
+
+    assert found == [3073 * 8 + 90, 3073 * 16 + 170]
+
+
+def test_a_start_that_predicts_nothing_is_named(finished, tmp_path):
+    _, result = finished
+    idle = dataclasses.replace(result.networks[0], notes={"default": {}, "ghn": {"predicted": 0}})
+
+    save_result(dataclasses.replace(result, networks=[idle]), tmp_path)
+
+    assert f"ghn predicts nothing of {idle.name}" in (tmp_path / "result.md").read_text()
 
 
 def test_networks_that_cannot_be_trained_are_left_out_with_a_reason(tmp_path):
@@ -234,11 +311,19 @@ def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
         ({"starts": ("default", "magic")}, "unknown start 'magic'"),
         ({"starts": ("default", "ghn+magic")}, "ghn.noise, ghn.orthogonalize"),
         ({"starts": ("default", "lsuv+noise")}, "unknown start"),
+        ({"starts": ("default", "ghn:text-bytes")}, "writes networks for text"),
+        ({"test_data": "OTHER"}, "classes 2, image 32, not classes 10"),
         ({"seeds": (0, 1)}, "seed 0"),
         ({"models": ("vits:x",)}, "named by a seed"),
         ({"models": ("vits:0:test", "gpts:0:test")}, "all read images, or all read text"),
     ],
 )
 def test_wrong_settings_are_named_before_anything_runs(tmp_path, changes, message):
+    if "test_data" in changes:
+        for number in range(20):
+            place = tmp_path / "other" / f"{number % 2}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(place / f"{number}.png")
+        changes = {"test_data": str(tmp_path / "other")}
     with pytest.raises(GHNError, match=message):
         run_bench(config(tmp_path, **changes))

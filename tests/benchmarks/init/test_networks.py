@@ -44,3 +44,14 @@ def test_no_two_networks_of_a_split_are_alike(split):
 def test_a_network_that_is_not_named_by_a_seed_is_refused():
     with pytest.raises(ConfigError, match="named by a seed"):
         find_network("convnets:small")
+
+
+def test_more_networks_than_a_split_has_are_refused():
+    with pytest.raises(ConfigError, match="'gpts' has 199 networks, got networks=300"):
+        list_networks("gpts", 300)
+
+
+def test_one_network_has_one_name():
+    assert find_network("vits:03") == find_network("vits:3")
+    with pytest.raises(ConfigError, match="named by a seed"):
+        find_network("vits:²")

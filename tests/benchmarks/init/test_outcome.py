@@ -68,6 +68,15 @@ def test_a_start_some_of_whose_runs_diverge_has_lost_and_one_that_is_compared_wi
     assert found.gain("b", "b").verdict == "tie"
 
 
+def test_a_classifier_whose_loss_is_no_number_has_lost_whatever_its_accuracy():
+    found = network(a=[0.1, 0.1], b=[0.1, 0.1])
+    broken = [dataclasses.replace(run, losses=[2.3, math.nan]) for run in found.runs["b"]]
+    found = dataclasses.replace(found, runs={**found.runs, "b": broken})
+
+    assert found.gain("b", "a").verdict == "loss"
+    assert found.gain("a", "b").verdict == "win"
+
+
 def test_what_diverged_is_shown_and_written(tmp_path):
     finals = {"default": [3.0, 3.1], "ghn": [2.0, math.nan]}
     networks = [network("bits per byte", **finals)]
@@ -80,7 +89,7 @@ def test_what_diverged_is_shown_and_written(tmp_path):
     text = (tmp_path / "result.md").read_text()
     assert "diverged" in text
     assert "Left out: vits:0, from ghn: too large" in text
-    assert "scored on the first 100 inputs" in text
+    assert "scored on 100 excerpts at equal distances of" in text
     assert json.loads((tmp_path / "result.json").read_text())["summary"][1]["losses"] == 1
 
 
