@@ -23,6 +23,9 @@ from rich.text import Text
 
 __all__ = ["complain", "note", "print_json", "print_table", "print_text", "progress_bar"]
 
+# Seconds that an estimate looks back over. Rich's 30 leave none where a piece of work takes longer.
+SPEED_OVER = 3600.0
+
 
 def print_text(text: str) -> None:
     """Write a line to the standard output, as it is."""
@@ -80,11 +83,12 @@ class Ticker:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Ticker]:
+def progress_bar(title: str, *, shown: bool = True) -> Iterator[Ticker]:
     """Show a progress bar with an estimate of the time left on standard error.
 
     Args:
         title: What is being done.
+        shown: Whether it is this process that shows one.
 
     Yields:
         A function of (done, total, text) that moves the bar.
@@ -98,5 +102,11 @@ def progress_bar(title: str) -> Iterator[Ticker]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[text]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    progress = Progress(
+        *columns,
+        console=Console(stderr=True),
+        speed_estimate_period=SPEED_OVER,
+        disable=not shown,
+    )
+    with progress:
         yield Ticker(progress, progress.add_task(title, total=None, text=""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tomllib
@@ -22,6 +23,8 @@ __all__ = ["SUMMARY", "build_command"]
 SUMMARY = """Train a hypernetwork on sampled networks; settings from a TOML file, flags, or both.
 
 Example: ghn train --config settings.toml --steps 1000
+
+A recipe of an embedded checkpoint is named without its file: --config vision-cifar10.
 """
 
 
@@ -44,19 +47,26 @@ def run(values: dict[str, Any]) -> None:
     from ghn.training import TrainConfig, export, train
     from ghn.training.tasks import format_score
 
-    path = values.pop("config")
-    try:
-        base = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read settings from {path}: {error}") from error
+    base = _settings(values.pop("config"))
     config = TrainConfig.from_dict(flags.collect(TrainConfig, values, base))
-    with progress_bar("Training") as ticker:
-        trainer = train(config, lambda r: ticker(r.step, config.steps, _text(r)))
+    first = int(os.environ.get("RANK", "0")) == 0
+    text = ""
+    with progress_bar("Training", shown=first) as ticker:
+
+        def report(record: StepRecord) -> None:
+            nonlocal text
+            text = _text(record)
+
+        trainer = train(config, report, lambda step: ticker(step, config.steps, text))
     if not trainer.accelerator.is_main_process:
         return
     folder = Path(config.out) / "checkpoint"
-    command = shlex.join(["ghn", *sys.argv[1:]])
-    found = export(config.out, folder, command=command, networks=config.eval_networks)
+    found = export(
+        config.out,
+        folder,
+        command=_command(trainer.accelerator.num_processes),
+        networks=config.eval_networks,
+    )
     note(f"Checkpoint: {folder}")
     if not found:
         return
@@ -67,6 +77,27 @@ def run(values: dict[str, Any]) -> None:
     families = list(next(iter(found.values())).by_family())
     metric = found["test"].metric.capitalize()
     print_table(f"{metric} before any training", ["networks", ">number", *families], rows)
+
+
+def _settings(path: Path | None) -> dict[str, Any]:
+    """Return the settings of a file, or of the recipe of that name."""
+    if path is None:
+        return {}
+    import ghn.training
+
+    recipe = Path(ghn.training.__file__).parent / "recipes" / f"{path}.toml"
+    try:
+        file = recipe if recipe.is_file() and not path.exists() else path.expanduser()
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {error}") from error
+
+
+def _command(processes: int) -> str:
+    """Return the command that trains again; of several processes, as on one machine."""
+    alone = ["ghn"]
+    together = ["torchrun", f"--nproc-per-node={processes}", "-m", "ghn.cli"]
+    return shlex.join([*(alone if processes == 1 else together), *sys.argv[1:]])
 
 
 def _text(record: StepRecord) -> str:

@@ -3,9 +3,10 @@
 from ghn.data.find import find_data, folder_hash
 from ghn.data.images import ImageData, augment, load_images, normalize
 from ghn.data.scenes import SceneData, load_scenes
-from ghn.data.text import TextData, load_text, token_entropies
+from ghn.data.text import BYTES, TextData, load_text, load_tokenizer, token_entropies
 
 __all__ = [
+    "BYTES",
     "ImageData",
     "SceneData",
     "TextData",
@@ -15,6 +16,7 @@ __all__ = [
     "load_images",
     "load_scenes",
     "load_text",
+    "load_tokenizer",
     "normalize",
     "token_entropies",
 ]

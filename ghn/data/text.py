@@ -27,7 +27,7 @@ from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
 from ghn.errors import ConfigError, DataError
 from ghn.io import atomic_path, cache_folder, expanded
 
-__all__ = ["BYTES", "TextData", "load_text", "token_entropies"]
+__all__ = ["BYTES", "TextData", "load_text", "load_tokenizer", "token_entropies"]
 
 BYTES = 256
 TEXTS = ("books", "wikitext2", "tinyshakespeare")
@@ -138,7 +138,7 @@ def _load(name: str, split: str, vocabulary: int, place: Path) -> TextData:
     if vocabulary == BYTES:
         tokens = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).astype(np.int32))
     else:
-        encoding = _tokenizer(name, vocabulary).encode(text.decode(errors="replace"))
+        encoding = load_tokenizer(name, vocabulary).encode(text.decode(errors="replace"))
         tokens = torch.tensor(encoding.ids, dtype=torch.int32)
     return TextData(f"{name}/{split}", tokens, vocabulary, len(text), _hash(text))
 
@@ -191,8 +191,17 @@ def _part(text: bytes, split: str) -> bytes:
     return {"train": text[:first], "val": text[first:second], "test": text[second:]}[split]
 
 
-def _tokenizer(name: str, vocabulary: int) -> Any:
-    """Return the BPE of a text's training split; learned once."""
+def load_tokenizer(name: str, vocabulary: int) -> Any:
+    """Return the byte-level BPE of a text's training split, a `tokenizers.Tokenizer`; learned once.
+
+    Args:
+        name: As for `load_text`.
+        vocabulary: Its number of tokens, above 256.
+
+    Raises:
+        DataError: As `load_text`.
+        ConfigError: As `load_text`.
+    """
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
     text = _read(name, "train")

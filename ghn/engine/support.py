@@ -4,8 +4,8 @@ A parameter is supported if its operator, in its role, with its number of kernel
 place in the network, occurred in the training networks. The place says more than one would think:
 trained on transformers whose linear layers stand in residual branches alone, a hypernetwork knows
 nothing of one that all signals must pass (`swin`'s downsampling), and what comes behind such a one
-is not predicted either (`ghn.engine.select`). A class head is supported if its
-number of classes occurred.
+is not predicted either (`ghn.engine.select`). A class head is supported if its number of classes
+occurred, a table of tokens if that was the number of tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Support(Config):
     Attributes:
         uses: "operator/role/number of kernel axes/place"; the place is `stem`, `head`, `trunk` (all
             signals pass the operator) or `branch`.
-        classes: Numbers of classes.
+        classes: Numbers of classes, or of tokens.
         image_channels: Numbers of input channels of the first layer.
         image_sides: Heights and widths of the training images, in pixels; empty if not known.
         widest: Most rows or columns of any parameter, for information.
@@ -73,6 +73,7 @@ class Support(Config):
                 uses.add(_use(graph, spec))
                 if spec.head:
                     classes.update(spec.sizes("o"))
+                classes.update(spec.sizes("v"))
                 if spec.stem and spec.role == "weight":
                     channels.update(spec.sizes("i"))
                 widest = max(widest, *spec.shape, 0)
@@ -122,7 +123,8 @@ class Support(Config):
             return None
         head = spec.head and not set(spec.sizes("o")) <= set(self.classes)
         stem = spec.stem and not set(spec.sizes("i")) <= set(self.image_channels)
-        if _use(graph, spec) not in self.uses or head or stem:
+        tokens = not set(spec.sizes("v")) <= set(self.classes)
+        if _use(graph, spec) not in self.uses or head or stem or tokens:
             return "unsupported"
         return None
 

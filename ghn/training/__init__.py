@@ -3,8 +3,9 @@
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import Evaluation, NetworkScore, evaluate
 from ghn.training.export import export
-from ghn.training.loop import StepRecord, Trainer, train
+from ghn.training.loop import StepRecord, train
 from ghn.training.targets import Target, TargetPool, make_target
+from ghn.training.trainer import Trainer
 
 __all__ = [
     "Evaluation",

@@ -8,6 +8,7 @@ import math
 from ghn.config import Config
 from ghn.engine.hypernet import GHNConfig
 from ghn.errors import ConfigError
+from ghn.io import expanded
 from ghn.zoo import SAMPLERS
 
 __all__ = ["TrainConfig"]
@@ -33,6 +34,7 @@ class TrainConfig(Config):
             embedded one, a folder or a hub id; empty for none. `ghn` is then the checkpoint's.
         split: Their split: `"fit"` keeps images back for choices, `"train"` uses all, so that
             only the `"test"` images are left to evaluate on.
+        side: Height and width that images are cut and resized to, in pixels.
         context: Tokens of an excerpt, for text.
         vocabulary: Number of tokens, for text: 256 bytes, or more by byte-level BPE.
         families: Samplers of target networks.
@@ -69,6 +71,7 @@ class TrainConfig(Config):
     data: str = "cifar10"
     start: str = ""
     split: str = "fit"
+    side: int = 32
     context: int = 256
     vocabulary: int = 256
     families: tuple[str, ...] = ("convnets", "vits")
@@ -95,6 +98,7 @@ class TrainConfig(Config):
     ghn: GHNConfig = dataclasses.field(default_factory=GHNConfig)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", str(expanded(self.out)))  # ~ as in a shell
         if len(self.families) != len(self.shares) or not self.families:
             raise ConfigError(
                 f"shares must have one entry for each family, got families={self.families}, "
@@ -105,8 +109,9 @@ class TrainConfig(Config):
             raise ConfigError(f"families must all read images or all text, got {self.families}")
         if self.split not in ("fit", "train"):
             raise ConfigError(f"split must be 'fit' or 'train', got {self.split!r}")
-        if min(self.pool, self.steps, self.meta_batch, self.batch, self.context) < 1:
-            raise ConfigError("pool, steps, meta_batch, batch and context must be at least 1")
+        sizes = (self.pool, self.steps, self.meta_batch, self.batch, self.side, self.context)
+        if min(sizes) < 1:
+            raise ConfigError("pool, steps, meta_batch, batch, side and context must be at least 1")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ConfigError(
                 f"mixed_precision must be 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}"

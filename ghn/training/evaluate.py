@@ -14,7 +14,7 @@ from ghn.engine.hypernet import GHN
 from ghn.rng import derive_seed, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.targets import Target, make_target
-from ghn.training.tasks import Task, make_task
+from ghn.training.tasks import ImageTask, Task, make_task
 from ghn.zoo import SAMPLERS, sample_distinct
 
 __all__ = [
@@ -54,11 +54,13 @@ class Evaluation:
     Attributes:
         metric: What they are: `"accuracy"`, or `"bits per byte"`.
         data: Name and split of the data.
+        inputs: Number of images or excerpts.
         scores: One for each network.
     """
 
     metric: str
     data: str
+    inputs: int
     scores: list[NetworkScore]
 
     def by_family(self) -> dict[str, float]:
@@ -111,15 +113,17 @@ def evaluate(
         ghn: The hypernetwork.
         config: Names the data, the families and the number of networks.
         split: Split of the samplers.
-        inputs: Number of images (1,000 if None, the first that were not trained on) or of excerpts
-            (64 if None).
+        inputs: Number of images (1,000 if None, or all; the first that were not trained on) or of
+            excerpts (64 if None).
         targets: Networks to score instead of the split's.
     """
     task = make_task(config, held_out_split(config))
     count = inputs or INPUTS[config.modality]
+    if isinstance(task, ImageTask):
+        count = min(count, len(task.data))
     chosen = targets or held_out_targets(config, task, split)
     scores = [_score_one(ghn, target, task, count) for target in chosen]
-    return Evaluation(task.metric, task.name, scores)
+    return Evaluation(task.metric, task.name, count, scores)
 
 
 @torch.no_grad()

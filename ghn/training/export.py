@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from pathlib import Path
 
 import torch
 
-from ghn.data import TextData, load_text, token_entropies
+from ghn.data import BYTES, TextData, load_text, load_tokenizer, token_entropies
 from ghn.engine.support import Support
 from ghn.errors import CheckpointError, ConfigError
-from ghn.io import write_text
+from ghn.io import write_json, write_text
 from ghn.training.config import TrainConfig
-from ghn.training.evaluate import INPUTS, Evaluation, evaluate, held_out_split
-from ghn.training.loop import Trainer
+from ghn.training.evaluate import Evaluation, evaluate, held_out_split
 from ghn.training.tasks import TextTask, format_score
+from ghn.training.trainer import Trainer
 
 __all__ = ["export"]
 
@@ -32,10 +30,11 @@ def export(
     networks: int = 20,
     inputs: int | None = None,
 ) -> dict[str, Evaluation]:
-    """Write a run's averaged hypernetwork as a checkpoint with a model card.
+    """Write a run's averaged hypernetwork as a checkpoint with a model card and its settings.
 
-    Its support is what occurred in the networks that the run's steps took, and that of the
-    checkpoint that the run began with.
+    The settings are `training.json`; a vocabulary that was learned is `tokenizer.json`. Its support
+    is what occurred in the networks that the run's steps took, and that of the checkpoint that the
+    run began with.
 
     Args:
         run: Folder of a run that `train` wrote.
@@ -71,11 +70,14 @@ def export(
     settings = config.replace(eval_networks=networks)
     splits = EVALUATED if networks else ()
     found = {split: evaluate(stored, settings, split, inputs) for split in splits}
-    count = inputs or INPUTS[config.modality]
     inside = Path(folder).parent.resolve() == Path(run).resolve()
     title = Path(run if inside else folder).resolve().name
     different = len({repr(trainer.pool.architecture(i)) for i in drawn})
-    card = _card(title, trainer, different, found, command, count)
+    write_json(Path(folder) / "training.json", config.to_dict())
+    if isinstance(trainer.task, TextTask) and config.vocabulary > BYTES:
+        tokenizer = load_tokenizer(config.data, config.vocabulary)
+        write_text(Path(folder) / "tokenizer.json", tokenizer.to_str())
+    card = _card(title, trainer, different, found, command)
     write_text(Path(folder) / "README.md", card)
     return found
 
@@ -93,7 +95,6 @@ def _load_run(run: Path) -> Trainer:
     return trainer
 
 
-_READS = {"vision": "image classifiers, 32 x 32", "text": "language models"}
 _SHAPES = {"vision": "numbers of classes and image channels", "text": "vocabularies"}
 _AUGMENTED = {"vision": ", flipped and shifted", "text": ""}
 
@@ -104,7 +105,6 @@ def _card(
     different: int,
     found: dict[str, Evaluation],
     command: str,
-    inputs: int,
 ) -> str:
     config, task = trainer.config, trainer.task
     count = sum(p.numel() for p in trainer.ghn.parameters())
@@ -116,17 +116,16 @@ def _card(
             f"# {name}",
             "",
             f"A graph hypernetwork of {count:,} parameters that predicts the parameters of "
-            f"{_READS[config.modality]}.",
+            f"{_reads(trainer)}.",
             "",
             f"- **Data**: `{task.name}` (hash `{task.hash}`){_AUGMENTED[config.modality]}.",
             f"- **Networks**: {different:,} different ones, sampled by `ghn.zoo`: {families}.",
             f"- **Training**: {trainer.step:,} steps of {config.meta_batch} networks, each on "
-            f"{config.batch} inputs, seed {config.seed}, {trainer.seconds / 3600:.2f} hours, "
-            f"{trainer.skipped} networks skipped. Exported on {platform.machine()} with "
-            f"{os.cpu_count()} cores, torch {torch.__version__}.",
-            f"- **Command**: `{command}`",
+            f"{config.batch} inputs, seed {config.seed}, {trainer.seconds / 3600:.2f} hours of "
+            f"{trainer.machine}, {trainer.skipped} networks skipped; torch {torch.__version__}.",
+            f"- **Command**: `{command}`; all settings are in `training.json`.",
             "",
-            *(_scores(found, inputs) if found else ["It was not evaluated.", ""]),
+            *(_scores(found) if found else ["It was not evaluated.", ""]),
             *(_entropies(task.data, config) if isinstance(task, TextTask) else ()),
             f"**Limits**: other {_SHAPES[config.modality]} than those trained keep their own "
             "initialization. The score before training says little about how well a network "
@@ -136,12 +135,19 @@ def _card(
     )
 
 
-def _scores(found: dict[str, Evaluation], inputs: int) -> list[str]:
+def _reads(trainer: Trainer) -> str:
+    task = trainer.task
+    if isinstance(task, TextTask):
+        return f"language models of {task.data.vocabulary} tokens in texts of {task.context}"
+    return f"image classifiers, {task.settings['image']} x {task.settings['image']}"
+
+
+def _scores(found: dict[str, Evaluation]) -> list[str]:
     """Return the lines of the card that say how predicted networks do."""
     first = found["test"]
     norms = ", ".join(f"{k} {format_score(v, first.metric)}" for k, v in first.by_norm().items())
     return [
-        f"{first.metric.capitalize()} before any training, on {inputs:,} inputs of "
+        f"{first.metric.capitalize()} before any training, on {first.inputs:,} inputs of "
         f"`{first.data}`, batch statistics in batch norms, one seed:",
         "",
         "| networks | number | predicted: mean | lowest | highest | default: mean |",

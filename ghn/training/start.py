@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from ghn.engine.hypernet import GHN, GHNConfig
 from ghn.errors import ConfigError
 from ghn.rng import derive_seed, preserve_global_state
 from ghn.training.config import TrainConfig
+from ghn.training.state import newest, read_state
 
 __all__ = ["first_hypernetwork"]
 
@@ -15,6 +18,7 @@ __all__ = ["first_hypernetwork"]
 def first_hypernetwork(config: TrainConfig) -> GHN:
     """Return the hypernetwork of a run's first step.
 
+    One that goes on has the settings of its last checkpoint, which are all that matters then.
     With `config.start` it has the weights of that checkpoint. It has its settings too, unless
     `config.ghn` is given: then what fits is taken over, tables with fewer rows are cut, and what
     the checkpoint lacks is fresh.
@@ -24,6 +28,10 @@ def first_hypernetwork(config: TrainConfig) -> GHN:
             networks for other inputs.
         CheckpointError: If the checkpoint cannot be used.
     """
+    if (file := newest(Path(config.out))) is not None:
+        _, kept = read_state(file)
+        with preserve_global_state():
+            return GHN(GHNConfig.from_dict(kept["ghn"]))
     wanted = config.ghn.replace(modality=config.modality)
     with preserve_global_state(derive_seed(config.seed, "init")):
         fresh = GHN(wanted)

@@ -1,39 +1,35 @@
-"""Checkpoints of a training run: complete or absent, and never pickled.
+"""Checkpoints of a training run: one file each, complete or absent, and never pickled.
 
-A checkpoint is a folder `step-00001234` with the tensors in safetensors and the rest in JSON. It is
-written under a temporary name, flushed, then renamed; the newest complete one wins.
+A checkpoint is `step-00001234.safetensors`: weights, optimisers, averaged weights, and in its
+header counters and settings. The newest one wins.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghn.errors import CheckpointError
+from ghn.io import read_tensors, write_tensors
 
-__all__ = ["load_state", "newest", "save_state"]
+__all__ = ["load_state", "newest", "read_state", "save_state"]
 
 KEPT = 2
-TENSORS, REST = "state.safetensors", "state.json"
+KIND = "training-state"
 
 
 def newest(out: Path) -> Path | None:
-    """Return the newest complete checkpoint folder of a run, or None."""
-    folders = _complete(out)
-    return folders[-1] if folders else None
+    """Return the newest checkpoint of a run, or None."""
+    files = _checkpoints(out)
+    return files[-1] if files else None
 
 
-def _complete(out: Path) -> list[Path]:
-    return sorted(p for p in out.glob("step-*") if (p / REST).is_file() and p.suffix != ".tmp")
+def _checkpoints(out: Path) -> list[Path]:
+    return sorted(out.glob("step-*.safetensors"))
 
 
 def save_state(
@@ -47,7 +43,7 @@ def save_state(
     """Write a checkpoint and remove all but the newest two.
 
     Args:
-        out: The run's folder.
+        out: The run's folder, which no other process writes to.
         step: Optimiser steps taken.
         model: The hypernetwork.
         optimizers: Of the model's parameters, each in one of them.
@@ -57,35 +53,40 @@ def save_state(
     Raises:
         CheckpointError: If it cannot be written.
     """
-    tensors = {f"model/{k}": v.detach() for k, v in model.state_dict().items()}
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.items()}
     for name, parameter in model.named_parameters():
         for optimizer in optimizers:
             for key, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value
-    final = out / f"step-{step:08d}"
-    for left in out.glob("step-*.tmp"):  # by a process that was killed while saving
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = final.with_suffix(".tmp")
-    temporary.mkdir(parents=True)
+    for left in out.glob(".step-*.tmp"):  # by a process that was killed while saving
+        left.unlink(missing_ok=True)
+    file = out / f"step-{step:08d}.safetensors"
     try:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / TENSORS)
-    except SafetensorError as error:  # a full disk, most likely
-        raise CheckpointError(f"cannot write {temporary / TENSORS}: {error}") from error
-    text = json.dumps({"step": step, **rest}, indent=1)
-    (temporary / REST).write_text(text, encoding="utf-8")
-    for path in temporary.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    for old in _complete(out)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
+        write_tensors(file, tensors, KIND, {"step": step, **rest})
+    except OSError as error:  # a full disk, most likely
+        raise CheckpointError(f"cannot write {file}: {error}") from error
+    for old in _checkpoints(out)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return file
+
+
+def read_state(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a checkpoint, and the rest.
+
+    Raises:
+        CheckpointError: If it is damaged.
+    """
+    try:
+        return read_tensors(file, KIND)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Remove it to go on from the checkpoint before it"
+        ) from error
 
 
 def load_state(
-    folder: Path,
+    file: Path,
     model: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     average: dict[str, Tensor],
@@ -95,20 +96,14 @@ def load_state(
     Raises:
         CheckpointError: If the checkpoint is damaged or does not belong to this model.
     """
-    try:
-        tensors = load_file(folder / TENSORS)
-        rest: dict[str, Any] = json.loads((folder / REST).read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} is damaged ({error}); remove it to go on from the checkpoint before it"
-        ) from error
+    tensors, rest = read_state(file)
     try:
         model.load_state_dict({k: tensors[f"model/{k}"] for k in model.state_dict()})
         for name in average:
             average[name].copy_(tensors[f"average/{name}"])
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(
-            f"{folder} belongs to a hypernetwork of other sizes ({error}); choose another folder"
+            f"{file} belongs to a hypernetwork of other sizes ({error}); choose another folder"
         ) from error
     owners = {id(p): o for o in optimizers for g in o.param_groups for p in g["params"]}
     for name, parameter in model.named_parameters():

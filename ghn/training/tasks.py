@@ -150,12 +150,12 @@ def make_task(config: TrainConfig, split: str) -> Task:
     """Load the data that a run names.
 
     Args:
-        config: Names data and modality.
+        config: Names data, modality and sizes.
         split: `"train"`, `"fit"`, `"val"` or `"test"`.
     """
     if config.modality == "text":
         return TextTask(load_text(config.data, split, config.vocabulary), config.context)
-    return ImageTask(load_images(config.data, split))
+    return ImageTask(load_images(config.data, split, config.side))
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):

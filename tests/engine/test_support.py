@@ -5,6 +5,7 @@ from torch import nn
 from ghn.engine import GHN, GHNConfig, Support, predict_params
 from ghn.errors import ConfigError
 from ghn.graphs import trace
+from ghn.zoo import GPT, GPTConfig
 
 
 def net(classes=10, channels=3, activation=nn.ReLU, width=8):
@@ -39,6 +40,20 @@ def test_another_number_of_classes_leaves_the_head_alone():
         "4.weight": "unsupported",
         "4.bias": "unsupported",
     }
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_another_number_of_tokens_leaves_their_table_and_the_head_alone(tied):
+    def graph(tokens):
+        config = GPTConfig(width=16, layers=1, heads=2, tied=tied, vocabulary=tokens)
+        return trace(GPT(config), torch.zeros(1, 8, dtype=torch.int64))
+
+    support = Support.from_graphs([graph(256)])
+
+    assert set(reasons(support, graph(256)).values()) == {None}
+    found = {name for name, reason in reasons(support, graph(300)).items() if reason}
+    head = set() if tied else {"gpt2.lm_head.weight"}
+    assert found == {"gpt2.transformer.wte.weight"} | head
 
 
 def test_other_image_channels_leave_the_first_layer_alone():

@@ -1,15 +1,16 @@
-"""Train a small run in a process of its own: `python run_steps.py OUT STEPS [--sick] [--worker]`.
+"""Train a small run in a process of its own: `python run_steps.py OUT STEPS [OPTIONS]`.
 
 `--sick` makes the loss of one network of the pool nan; `--worker` prepares batches in another
-process.
+process; `--apart` gives each of several processes a folder of its own.
 """
 
 import dataclasses
+import os
 import sys
 
 import torch
 
-import ghn.training.loop as loop
+import ghn.training.trainer as trainer
 from ghn.decoders import LowRankDecoderConfig
 from ghn.encoders import GraphormerConfig
 from ghn.engine import GHNConfig
@@ -29,7 +30,7 @@ def small(out: str, steps: int, workers: int) -> TrainConfig:
 
 
 def make_one_sick() -> None:
-    take = loop.TargetPool.__getitem__
+    take = trainer.TargetPool.__getitem__
 
     def broken(pool, index):
         target = take(pool, index)
@@ -41,13 +42,15 @@ def make_one_sick() -> None:
         )
         return target
 
-    loop.TargetPool.__getitem__ = broken
+    trainer.TargetPool.__getitem__ = broken
 
 
 def main(out: str, steps: str, *options: str) -> None:
     torch.set_num_threads(1)
     if "--sick" in options:
         make_one_sick()
+    if "--apart" in options:
+        out = f"{out}-{os.environ['RANK']}"
     train(small(out, int(steps), workers=int("--worker" in options)))
 
 

@@ -1,7 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from ghn.decoders import LowRankDecoderConfig
 from ghn.encoders import GraphormerConfig
@@ -36,10 +38,42 @@ def test_an_exported_run_loads_with_its_averaged_weights_its_support_and_a_card(
     assert loaded.config.support.image_sides == (32,)
     assert set(found) == {"test", "wide", "deep"}
     card = (tmp_path / "mine" / "README.md").read_text()
+    assert "1 processes on" in card
+    settings = json.loads((tmp_path / "mine" / "training.json").read_text())
+    assert TrainConfig.from_dict(settings) == trainer.config
     assert "`ghn train --steps 2`" in card
     assert "2 steps of 1 networks" in card
     assert "20 inputs of `digits/val`" in card
     assert f"{100 * found['test'].by_family()['all']:.1f} %" in card
+
+
+def test_a_card_counts_no_image_and_no_network_twice(run, tmp_path):
+    train(run)
+
+    found = export(run.out, tmp_path / "mine", command="", networks=2)
+
+    assert found["test"].inputs == 287
+    assert "on 287 inputs of `digits/val`" in (tmp_path / "mine" / "README.md").read_text()
+    few = evaluate(
+        GHN(run.ghn), run.replace(families=("vits-1k",), eval_networks=3), "test", inputs=2
+    )
+    assert len({s.parameters for s in few.scores}) == 3
+
+
+def test_a_vocabulary_that_was_learned_goes_with_the_checkpoint(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "mine.txt").write_text("to be or not to be, that is the question. " * 200)
+    config = run.replace(data=str(tmp_path / "mine.txt"), families=("gpts",), vocabulary=300)
+    config = config.replace(pool=1, steps=1, context=16)
+    train(config)
+
+    export(config.out, tmp_path / "mine", command="", networks=0)
+
+    kept = Tokenizer.from_file(str(tmp_path / "mine" / "tokenizer.json"))
+    assert kept.get_vocab_size() <= 300
+    assert len(kept.encode("the question").ids) < len("the question")
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "language models of 300 tokens in texts of 16" in card
 
 
 def test_without_networks_to_evaluate_a_run_ends_with_a_checkpoint_and_a_card_without_scores(run):

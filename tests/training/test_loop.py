@@ -2,20 +2,25 @@ import dataclasses
 import json
 import math
 import random
+import signal
 from pathlib import Path
 
 import accelerate
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import ghn.training.loop as loop
+import ghn.training.trainer as trainer_module
+from ghn.data import images
 from ghn.decoders import LowRankDecoderConfig, TiledDecoderConfig
 from ghn.encoders import GraphormerConfig
 from ghn.engine import GHNConfig
 from ghn.errors import CheckpointError, ConfigError, DataError
 from ghn.training import TrainConfig, Trainer, make_target, train
 from ghn.training.evaluate import evaluate
+from ghn.training.state import newest
 from ghn.training.tasks import Batches
 from ghn.zoo import ConvNetConfig, ViTConfig
 
@@ -91,7 +96,7 @@ def test_a_resumed_run_ends_with_the_same_bits(config):
 def test_a_network_whose_loss_is_not_finite_is_left_out_and_counted(config, monkeypatch):
     healthy, sick = Trainer(config), Trainer(config)
     bad = sick.pool[0]
-    run = loop.TargetPool.__getitem__
+    run = trainer_module.TargetPool.__getitem__
 
     def broken(pool, index):
         target = run(pool, index)
@@ -103,7 +108,7 @@ def test_a_network_whose_loss_is_not_finite_is_left_out_and_counted(config, monk
             )
         return target
 
-    monkeypatch.setattr(loop.TargetPool, "__getitem__", broken)
+    monkeypatch.setattr(trainer_module.TargetPool, "__getitem__", broken)
     for _ in range(6):
         step(healthy)
         step(sick)
@@ -215,14 +220,135 @@ def test_a_run_is_not_made_shorter(config):
     assert json.loads((Path(config.out) / "config.json").read_text())["steps"] == 6
 
 
-@pytest.mark.parametrize("name", ["config.json", "state.json"])
+@pytest.mark.parametrize("name", ["config.json", "step-*.safetensors"])
 def test_a_damaged_run_is_told_in_words(config, name):
     train(config)
     [path] = Path(config.out).rglob(name)
-    path.write_text("{}" if name == "state.json" else '{"steps"')
+    path.write_bytes(path.read_bytes()[:-9])
 
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match=r"damaged|cut off"):
         train(config.replace(steps=8))
+
+
+def pictures(place, count):
+    for number in range(count):
+        folder = place / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (9 * number, 0, 0)).save(folder / f"{number}.png")
+
+
+def test_a_run_goes_on_with_its_own_data_alone_wherever_they_are(config, tmp_path):
+    pictures(tmp_path / "old", 40)
+    settings = config.replace(data=str(tmp_path / "old"), eval_networks=0)
+    train(settings)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = settings.replace(data=str(tmp_path / "new"), steps=8)
+
+    assert train(moved).step == 8
+    pictures(tmp_path / "new", 42)
+    images._load_whole.cache_clear()
+    with pytest.raises(ConfigError, match="the data have changed"):
+        train(moved.replace(steps=10))
+
+
+def test_images_have_the_side_that_is_asked_for(config):
+    trainer = Trainer(config.replace(side=16))
+
+    assert trainer.task.settings["image"] == 16
+    assert math.isfinite(step(trainer)[0])
+
+
+def test_what_a_run_began_with_may_be_gone_when_it_goes_on(config, tmp_path):
+    first = train(config)
+    first.averaged().save_pretrained(tmp_path / "start")
+    second = config.replace(start=str(tmp_path / "start"), out=str(tmp_path / "second"))
+    train(second.replace(steps=2))
+    (tmp_path / "start").rename(tmp_path / "elsewhere")
+
+    assert train(second).step == 6
+
+
+def test_a_run_without_a_checkpoint_takes_other_settings(config, monkeypatch):
+    def stop(step):
+        raise OSError("the machine is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        train(config, tick=stop)
+
+    assert train(config.replace(lr=1e-4)).step == 6
+
+
+def test_what_does_not_touch_the_training_may_change_on_the_way(config):
+    train(config)
+
+    assert train(config.replace(steps=7, eval_every=7, eval_networks=1, workers=1)).step == 7
+
+
+def test_ctrl_c_ends_a_run_after_its_step_and_loses_nothing(config):
+    whole = train(config.replace(out=f"{config.out}-whole"))
+
+    def interrupt(step):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tick=interrupt)
+
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert newest(Path(config.out)).name == "step-00000003.safetensors"
+    expected = state(whole)
+    assert all(torch.equal(v, expected[k]) for k, v in state(train(config)).items())
+
+
+def test_no_record_is_lost_where_a_run_dies_while_it_evaluates(config, monkeypatch):
+    settings = config.replace(eval_every=3, eval_networks=1, checkpoint_seconds=0.0)
+
+    def dies(*_):
+        raise OSError("the machine is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "evaluate", dies)
+        with pytest.raises(OSError, match="gone"):
+            train(settings)
+    train(settings)
+
+    lines = (Path(config.out) / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 6]
+
+
+def test_every_step_is_told(config):
+    told = []
+
+    train(config, tick=told.append)
+
+    assert told == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_tracker_shows_no_step_twice_after_a_run_was_stopped(config):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = config.replace(eval_every=2, eval_networks=1, checkpoint_seconds=1e9)
+
+    def stop(record):
+        if record.step == 4:
+            raise OSError("the machine is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        train(settings, stop)
+    train(settings)
+
+    events = accumulator.EventAccumulator(str(Path(config.out) / "tracker")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [2, 4, 6]
+
+
+def test_a_second_run_of_a_process_has_its_own_precision_or_is_refused(config):
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        Trainer(config.replace(mixed_precision="bf16"))
+        with pytest.raises(ConfigError, match="mixed_precision='no'"):
+            Trainer(config)
+    finally:
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_training_leaves_global_random_numbers_alone(config):

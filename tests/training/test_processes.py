@@ -11,26 +11,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from ghn.training.state import newest
+from ghn.training.state import newest, read_state
 from ghn.training.targets import TargetPool
 
 SCRIPT = Path(__file__).with_name("run_steps.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def run(*command: str) -> None:
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT))
+
+
+def run(*command: str, fails: bool = False) -> str:
     done = subprocess.run(
         [sys.executable, *command], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert (done.returncode != 0) == fails, done.stderr[-2000:]
+    return done.stderr
 
 
 def final(out: Path) -> dict[str, torch.Tensor]:
-    folder = newest(out)
-    assert folder is not None
-    return load_file(folder / "state.safetensors")
+    return read_state(newest(out))[0]
 
 
 def alive_after(process: subprocess.Popen, seconds: float) -> bool:
@@ -43,8 +44,7 @@ def alive_after(process: subprocess.Popen, seconds: float) -> bool:
 
 @pytest.mark.timeout(300)
 def test_two_processes_take_the_steps_of_one(tmp_path, monkeypatch):
-    run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(SCRIPT), str(tmp_path / "two"), "20", "--sick")  # fmt: skip
+    run(*TWO, str(tmp_path / "two"), "20", "--sick")
     monkeypatch.setattr(TargetPool, "__getitem__", TargetPool.__getitem__)  # put back at the end
     runpy.run_path(str(SCRIPT))["main"](str(tmp_path / "one"), "20", "--sick")
 
@@ -60,6 +60,19 @@ def test_two_processes_take_the_steps_of_one(tmp_path, monkeypatch):
     ]
     assert records[0]["skipped"] == records[1]["skipped"] > 0
     assert records[1]["loss"] == pytest.approx(records[0]["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_machines_that_share_no_folder_are_told_before_they_spoil_a_run(tmp_path):
+    run(*TWO, str(tmp_path / "out"), "2", "--apart")
+    before = {name: value.clone() for name, value in final(tmp_path / "out-0").items()}
+
+    found = run(*TWO, str(tmp_path / "out"), "4", "--apart", fails=True)
+
+    assert "go on from different steps (0, 2)" in found
+    assert "one folder that all machines share" in found
+    assert all(torch.equal(v, before[k]) for k, v in final(tmp_path / "out-0").items())
 
 
 @pytest.mark.slow
@@ -92,5 +105,5 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_that_was_not(t
     whole, killed = final(tmp_path / "whole"), final(out)
     assert whole.keys() == killed.keys()
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
-    rest = [json.loads((newest(o) / "state.json").read_text()) for o in (tmp_path / "whole", out)]
+    rest = [read_state(newest(o))[1] for o in (tmp_path / "whole", out)]
     assert rest[0]["skipped"] == rest[1]["skipped"] > 0

@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -22,10 +19,10 @@ def parts(seed=0):
 
 def test_weights_moments_averages_and_counters_come_back(tmp_path):
     saved = parts()
-    folder = save_state(tmp_path, 7, *saved, {"skipped": 3})
+    file = save_state(tmp_path, 7, *saved, {"skipped": 3})
     model, (muon, adamw), average = parts(seed=1)
 
-    rest = load_state(folder, model, (muon, adamw), average)
+    rest = load_state(file, model, (muon, adamw), average)
 
     assert rest == {"step": 7, "skipped": 3}
     assert torch.equal(model.weight, saved[0].weight)
@@ -38,12 +35,12 @@ def test_weights_moments_averages_and_counters_come_back(tmp_path):
 
 
 def test_moments_come_to_where_the_parameters_are(tmp_path):
-    folder = save_state(tmp_path, 7, *parts(), {})
+    file = save_state(tmp_path, 7, *parts(), {})
     model = nn.Linear(3, 2, device="meta")  # as good as a GPU: somewhere else
     optimizers = Muon([model.weight]), torch.optim.AdamW([model.bias])
 
     with pytest.warns(UserWarning, match="meta"):
-        load_state(folder, model, optimizers, {})
+        load_state(file, model, optimizers, {})
 
     moments = [*optimizers[0].state[model.weight].values()]
     moments += optimizers[1].state[model.bias].values()
@@ -54,31 +51,23 @@ def test_moments_come_to_where_the_parameters_are(tmp_path):
 def test_the_newest_two_stay_and_what_a_killed_process_left_is_neither_taken_nor_kept(tmp_path):
     for step in (1, 2, 3):
         save_state(tmp_path, step, *parts(), {})
-    left = tmp_path / "step-00000009.tmp"
-    left.mkdir()
-    (left / "state.json").write_text("{}")
+    left = tmp_path / ".step-00000009.safetensors.x.tmp"
+    left.write_text("half of it")
 
-    assert newest(tmp_path) == tmp_path / "step-00000003"
+    assert newest(tmp_path) == tmp_path / "step-00000003.safetensors"
     save_state(tmp_path, 4, *parts(), {})
 
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["step-00000003.safetensors", "step-00000004.safetensors"]
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused_in_words(tmp_path):
-    folder = save_state(tmp_path, 1, *parts(), {})
+    file = save_state(tmp_path, 1, *parts(), {})
     other = nn.Linear(4, 2)
     with pytest.raises(CheckpointError, match="other sizes"):
-        load_state(folder, other, [torch.optim.AdamW(other.parameters())], {})
-    tensors = Path(folder / "state.safetensors")
-    tensors.write_bytes(tensors.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match=r"damaged.*checkpoint before it"):
-        load_state(folder, *parts())
-    save_state(tmp_path, 1, *parts(), {})
-    (folder / "state.json").write_text(json.dumps({"step": 1})[:-1])
-    with pytest.raises(CheckpointError, match="damaged"):
-        load_state(folder, *parts())
-
-
-def test_a_run_without_checkpoints_has_no_newest(tmp_path):
-    assert newest(tmp_path) is None
-    assert newest(tmp_path / "nowhere") is None
+        load_state(file, other, [torch.optim.AdamW(other.parameters())], {})
+    whole = file.read_bytes()
+    for damaged in (whole[:-8], whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:]):
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"cut off|damaged.*checkpoint before it"):
+            load_state(file, *parts())

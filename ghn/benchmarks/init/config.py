@@ -9,6 +9,7 @@ from typing import Any
 from ghn.benchmarks.init.networks import SPLITS
 from ghn.config import Config, check_distinct
 from ghn.errors import ConfigError
+from ghn.io import expanded
 
 __all__ = ["AFTERWARDS", "STARTS", "InitConfig", "parts_of"]
 
@@ -92,6 +93,7 @@ class InitConfig(Config):
         return self.test_data or self.data
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", str(expanded(self.out)))  # ~ as in a shell
         if self.split not in SPLITS:
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if self.scored_on not in ("val", "test"):

@@ -1,0 +1,44 @@
+"""Ctrl-C and a request to end, heard between two steps instead of within one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["stop_signals"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Gather SIGINT and SIGTERM in the list that is given; they take effect at the end.
+
+    A second one takes effect at once. Signals reach the main thread alone: elsewhere, the list
+    stays empty.
+    """
+    stops: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stops
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        restore()
+        stops.append(number)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield stops
+    finally:
+        restore()
+    for stop in stops:
+        signal.raise_signal(stop)
