@@ -69,6 +69,8 @@ class Config(metaclass=_Typed):
         Raises:
             ConfigError: If a key is unknown, or a value has the wrong type or range.
         """
+        if not isinstance(values, dict):
+            raise ConfigError(f"settings are a table of names and values, got {values!r}")
         fields = {f.name for f in dataclasses.fields(cls)}
         for key in values:
             if key not in fields:

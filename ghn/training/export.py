@@ -85,11 +85,14 @@ def export(
 def _load_run(run: Path) -> Trainer:
     try:
         settings = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        config = TrainConfig.from_dict(settings).replace(out=str(run))
     except OSError as error:
         raise CheckpointError(f"{run} holds no run: {error}") from error
     except ValueError as error:
-        raise CheckpointError(f"{run / 'config.json'} is damaged: {error}") from error
-    trainer = Trainer(TrainConfig.from_dict(settings).replace(out=str(run)))
+        raise CheckpointError(
+            f"{run / 'config.json'} is damaged, or no settings of a run: {error}"
+        ) from error
+    trainer = Trainer(config)
     if not trainer.resume():
         raise CheckpointError(f"{run} holds no checkpoint yet; train for a few minutes first")
     return trainer

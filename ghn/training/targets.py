@@ -90,6 +90,7 @@ class TargetPool:
         self._family = [next(f for f, e in zip(families, ends, strict=True) if i < e)
                         for i in range(size)]  # fmt: skip
         self._targets: dict[int, Target] = {}
+        self._of: dict[tuple[str, Config], Target] = {}  # indices may draw the same one
         self._split, self._seed, self._settings = split, seed, settings
 
     def __len__(self) -> int:
@@ -97,7 +98,10 @@ class TargetPool:
 
     def __getitem__(self, index: int) -> Target:
         if index not in self._targets:
-            self._targets[index] = make_target(*self.architecture(index))
+            key = self.architecture(index)
+            if key not in self._of:
+                self._of[key] = make_target(*key)
+            self._targets[index] = self._of[key]
         return self._targets[index]
 
     def architecture(self, index: int) -> tuple[str, Config]:

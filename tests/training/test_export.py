@@ -119,6 +119,14 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         export(tmp_path, tmp_path / "out", command="")
 
 
+@pytest.mark.parametrize("text", ["[1]", '{"library": "ghn"}', "{"])
+def test_a_folder_of_something_else_is_told_in_words(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+
+    with pytest.raises(CheckpointError, match="damaged, or no settings of a run"):
+        export(tmp_path, tmp_path / "out", command="")
+
+
 @pytest.mark.parametrize(("split", "held_out"), [("fit", "val"), ("train", "test")])
 def test_images_that_were_trained_on_are_never_evaluated_on(run, split, held_out):
     config = run.replace(split=split, eval_networks=1)
