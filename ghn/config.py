@@ -60,14 +60,14 @@ class Config(metaclass=_Typed):
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_dict(cls: type[C], values: dict[str, Any]) -> C:
+    def from_dict(cls: type[C], values: Any) -> C:
         """Build a config from plain values.
 
         Args:
-            values: Field names to values; missing fields take their defaults.
+            values: A dict from field names to values; missing fields take their defaults.
 
         Raises:
-            ConfigError: If a key is unknown, or a value has the wrong type or range.
+            ConfigError: If it is no dict, a key is unknown, or a value has the wrong type or range.
         """
         if not isinstance(values, dict):
             raise ConfigError(f"settings are a table of names and values, got {values!r}")

@@ -17,14 +17,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stop_signals() -> Iterator[list[int]]:
     """Gather SIGINT and SIGTERM in the list that is given; they take effect at the end.
 
-    A second one takes effect at once. Signals reach the main thread alone: elsewhere, the list
-    stays empty.
+    A second one takes effect at once. Signals that the process ignores stay ignored, and as they
+    reach the main thread alone, the list stays empty elsewhere.
     """
     stops: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stops
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {
+        n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
+    }
 
     def restore() -> None:
         for number, handler in before.items():
@@ -34,7 +37,7 @@ def stop_signals() -> Iterator[list[int]]:
         restore()
         stops.append(number)
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield stops

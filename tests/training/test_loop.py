@@ -284,21 +284,34 @@ def test_what_does_not_touch_the_training_may_change_on_the_way(config):
     assert train(config.replace(steps=7, eval_every=7, eval_networks=1, workers=1)).step == 7
 
 
-def test_ctrl_c_ends_a_run_after_its_step_and_loses_nothing(config):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: workers of a test run ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_a_run_after_its_step_and_loses_nothing(config, interruptible):
     whole = train(config.replace(out=f"{config.out}-whole"))
 
     def interrupt(step):
         if step == 3:
             signal.raise_signal(signal.SIGINT)
 
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
         train(config, tick=interrupt)
 
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert newest(Path(config.out)).name == "step-00000003.safetensors"
     expected = state(whole)
     assert all(torch.equal(v, expected[k]) for k, v in state(train(config)).items())
+
+
+def test_a_run_that_ignores_signals_goes_on_ignoring_them(config, interruptible):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    assert train(config, tick=lambda step: signal.raise_signal(signal.SIGINT)).step == 6
 
 
 def test_no_record_is_lost_where_a_run_dies_while_it_evaluates(config, monkeypatch):
