@@ -42,7 +42,13 @@ class RunAll(Protocol):
     def __call__(
         self, work: Callable[[Any], Any], pieces: Sequence[Any], lost: Lost = _not_lost
     ) -> Iterator[tuple[Any, Any]]:
-        """Do it."""
+        """Yield pieces with results.
+
+        Args:
+            work: What is done.
+            pieces: To what.
+            lost: Makes the result of a piece whose process has died.
+        """
         ...
 
 
@@ -110,10 +116,14 @@ class _Pool:
             )
         try:
             futures = {self._pool.submit(work, piece): piece for piece in pieces}
-            for future in concurrent.futures.as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
+        except BrokenProcessPool:  # one has died since the last call
             self.close(wait=True)
+            return
+        for future in concurrent.futures.as_completed(futures):
+            if isinstance(future.exception(), BrokenProcessPool):
+                self.close(wait=True)
+            else:
+                yield futures[future], future.result()
 
     def close(self, *, wait: bool) -> None:
         """End the processes.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -100,6 +101,10 @@ def test_the_piece_whose_process_dies_is_lost_alone():
     assert "process has died" in found.pop(1)
     assert found == {0: 0, 2: 4, 3: 9, 4: 16}
     assert again == {5: 25, 6: 36}
+    with workers(2) as run_all:  # one dies while there is nothing to do
+        list(run_all(square, [1, 2]))
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        assert dict(run_all(square, [3, 4])) == {3: 9, 4: 16}
     with pytest.raises(GHNError, match="process has died"), workers(2) as run_all:
         list(run_all(dies_at_one, [1]))
 
