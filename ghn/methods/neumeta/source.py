@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +26,12 @@ from ghn.methods.neumeta.features import AT_ONCE, Examples, Features
 from ghn.methods.neumeta.fit import Progress
 from ghn.methods.neumeta.tasks import Task
 from ghn.rng import make_generator, preserve_global_state
+from ghn.training.state import load_state, newest, read_state, save_state
 
 __all__ = ["Source", "source_of"]
 
 KIND = "source"
+SECONDS = 120.0  # between states of a training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +104,10 @@ def source_of(
         network.load_state_dict(tensors)
     else:
         _check(network, benchmark, train, config)
-        _train(network, benchmark, train, seed, progress, precision)
+        unfinished = path.with_name(f"{path.stem}-training")
+        _Training(network, benchmark, seed, unfinished, header).run(train, progress, precision)
         write_tensors(path, network.state_dict(), KIND, header)
+        shutil.rmtree(unfinished, ignore_errors=True)
     network.eval()
     body = network.get_submodule("body")
     return Source(
@@ -123,40 +131,88 @@ def _check(network: nn.Module, benchmark: Benchmark, data: Examples, config: Fam
     )
 
 
-def _train(
-    network: nn.Module,
-    benchmark: Benchmark,
-    data: Examples,
-    seed: int,
-    progress: Progress,
-    precision: str,
-) -> None:
-    if not benchmark.steps:
-        return
-    generator = make_generator(seed, "source")
-    optimizer = benchmark.optimizer(network.parameters(), benchmark.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, benchmark.rate, total_steps=benchmark.steps
-    )
-    objective = benchmark.task.objective or _plain(benchmark.task)
-    network.train()
-    losses = Losses(
-        benchmark.steps,
-        lambda done, loss: progress(done, benchmark.steps, f"full network, loss {loss:.3f}"),
-    )
-    for _ in range(benchmark.steps):
-        index = torch.randint(len(data), (benchmark.batch,), generator=generator)
+class _Training:
+    """The training of a full network; one that was stopped goes on with the same bits.
+
+    Args:
+        network: Changed in place.
+        benchmark: How it is trained.
+        seed: Of batches and of what varies them.
+        folder: Where its state is kept meanwhile.
+        header: What a state must have been written for.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        benchmark: Benchmark,
+        seed: int,
+        folder: Path,
+        header: dict[str, Any],
+    ) -> None:
+        self.network, self.benchmark = network, benchmark
+        self.folder, self.header = folder, header
+        self.generator = make_generator(seed, "source")
+        self.optimizer = benchmark.optimizer(network.parameters(), benchmark.rate)
+        self.step = 0
+
+    def run(self, data: Examples, progress: Progress, precision: str) -> None:
+        """Take all steps that are left."""
+        benchmark = self.benchmark
+        if not benchmark.steps:
+            return
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, benchmark.rate, total_steps=benchmark.steps
+        )
+        self._resume(schedule)
+        objective = benchmark.task.objective or _plain(benchmark.task)
+        self.network.train()
+        begun, saved = self.step, time.monotonic()
+        losses = Losses(
+            benchmark.steps - begun,
+            lambda done, loss: progress(
+                begun + done, benchmark.steps, f"full network, loss {loss:.3f}"
+            ),
+        )
+        while self.step < benchmark.steps:
+            inputs, labels = self._batch(data)
+            call = partial(objective, self.network, inputs, labels, self.generator)
+            loss = run_in(precision, inputs.device, call)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            schedule.step()
+            losses.add(loss)
+            self.step += 1
+            if time.monotonic() - saved > SECONDS:
+                self._save()
+                saved = time.monotonic()
+
+    def _batch(self, data: Examples) -> tuple[Tensor, Tensor]:
+        count = (self.benchmark.batch,)
+        index = torch.randint(len(data), count, generator=self.generator)
         images, labels = data.take(index)
-        if benchmark.vary is not None:
-            images, labels = benchmark.vary(images, labels, generator)
-        inputs = normalize(images).contiguous(memory_format=torch.channels_last)
-        call = partial(objective, network, inputs, labels, generator)
-        loss = run_in(precision, inputs.device, call)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.add(loss)
+        if self.benchmark.vary is not None:
+            images, labels = self.benchmark.vary(images, labels, self.generator)
+        return normalize(images).contiguous(memory_format=torch.channels_last), labels
+
+    def _save(self) -> None:
+        draws = self.generator.get_state().numpy().tobytes().hex()
+        rest = {"header": self.header, "generator": draws}
+        save_state(self.folder, self.step, self.network, [self.optimizer], {}, rest)
+
+    def _resume(self, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+        file = newest(self.folder)
+        if file is None or read_state(file)[1].get("header") != self.header:
+            return
+        rest = load_state(file, self.network, [self.optimizer], {})
+        self.step = rest["step"]
+        draws = bytearray.fromhex(rest["generator"])
+        self.generator.set_state(torch.frombuffer(draws, dtype=torch.uint8))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the optimiser's steps were taken before
+            for _ in range(self.step):
+                schedule.step()
 
 
 def _plain(task: Task) -> Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]:

@@ -12,8 +12,10 @@ from ghn.data import load_images, normalize
 from ghn.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
 from ghn.methods.neumeta import Family, arms
 from ghn.methods.neumeta import run as module
-from ghn.methods.neumeta.benchmarks import BENCHMARKS
+from ghn.methods.neumeta import source as source_module
+from ghn.methods.neumeta.benchmarks import BENCHMARKS, _shift
 from ghn.methods.neumeta.config import FamilyConfig
+from ghn.methods.neumeta.features import Examples
 from ghn.methods.neumeta.run import RunConfig, run
 from ghn.methods.neumeta.source import source_of
 from ghn.methods.neumeta.tasks import accuracy
@@ -84,6 +86,42 @@ def test_the_score_is_over_all_test_images(tmp_path):
     assert source.test.labels.bincount().min() > 25
     right = model(source.test.values.float()).argmax(1) == source.test.labels
     assert found == pytest.approx(100 * right.float().mean().item())
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist-vae"])
+def test_a_training_of_the_full_network_that_was_stopped_ends_with_the_same_bits(
+    name, tmp_path, monkeypatch
+):
+    """Of SGD and images that shift, and of AdamW and codes with noise."""
+    digits = BENCHMARKS["digits"].read
+    benchmark = dataclasses.replace(BENCHMARKS[name], steps=45, batch=8, vary=_shift)
+    if name == "mnist-vae":
+
+        def grey(split):
+            data = digits(split)
+            pixels = torch.nn.functional.interpolate(data.images[:200, :1].float(), (28, 28)).byte()
+            return Examples(pixels, pixels, data.hash)
+
+        benchmark = dataclasses.replace(benchmark, read=grey, vary=None)
+
+    def train(path, ticker=lambda *_: None):
+        place = (path, torch.device("cpu"), ticker, FamilyConfig())
+        return source_of(benchmark, "test", 0, *place).network.state_dict()
+
+    def stop(done, total, text):
+        if done == 40:
+            raise OSError("the machine is gone")
+
+    monkeypatch.setattr(source_module, "SECONDS", 0.0)
+    whole = train(tmp_path / "whole.safetensors")
+    with pytest.raises(OSError, match="gone"):
+        train(tmp_path / "stopped.safetensors", stop)
+    steps = []
+    found = train(tmp_path / "stopped.safetensors", lambda done, *_: steps.append(done))
+
+    assert steps == [45]
+    assert all(torch.equal(value, whole[key]) for key, value in found.items())
+    assert not (tmp_path / "stopped-training").exists()
 
 
 @pytest.mark.parametrize(
