@@ -138,14 +138,14 @@ def run(config: RunConfig, ticker: Progress | None = None) -> Result:
             missing = [w for w in config.widths if (*key, w) not in done]
             if not missing:
                 continue
+            of_family = FamilyConfig.from_dict(settings)
             if source is None:
                 path = folder / f"source-{seed}.safetensors"
                 tell = _teller(ticker, begun, total, f"seed {seed}")
-                known = FamilyConfig.from_dict(settings)
-                source = source_of(benchmark, config.split, seed, path, device, tell, known)
+                source = source_of(benchmark, config.split, seed, path, device, tell, of_family)
             tell = _teller(ticker, begun + number, total, f"seed {seed}, {arm}")
             path = folder / f"{arm}-{seed}.safetensors"
-            setting = Setting(source, FamilyConfig.from_dict(settings), path, tell)
+            setting = Setting(source, of_family, path, tell)
             for row in _score(arm, setting, missing):
                 done[(*key, row.width)] = row
                 append_line(folder / "rows.jsonl", json.dumps([key[2], dataclasses.asdict(row)]))
