@@ -30,7 +30,6 @@ __all__ = ["ImageData", "augment", "load_images", "normalize"]
 SIDE = 32
 TILE = 32
 HELD_OUT = 5_000  # training images that choices are made on; never trained on with them held out
-SHIFT = 4
 BYTES_IN_IDX = 8  # the format's word for unsigned bytes
 
 Pictures = tuple[Iterable[Any] | np.ndarray, np.ndarray, tuple[str, ...]]
@@ -245,22 +244,27 @@ def normalize(images: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
 
 
 def augment(
-    images: UInt8[Tensor, "N C H W"], generator: torch.Generator
+    images: UInt8[Tensor, "N C H W"],
+    generator: torch.Generator,
+    flip: float = 0.5,
+    shift: int = 4,
 ) -> UInt8[Tensor, "N C H W"]:
-    """Flip images left to right at random and shift each by up to 4 pixels, filling with zeros.
+    """Flip images left to right at random and shift each, filling with zeros.
 
     Args:
         images: Pixels.
         generator: Where the draws come from, on the CPU.
+        flip: Share of images that are flipped.
+        shift: Largest shift up, down, left or right, in pixels.
     """
     count, _, height, width = images.shape
-    padded = F.pad(images, (SHIFT, SHIFT, SHIFT, SHIFT))
-    top = torch.randint(0, 2 * SHIFT + 1, (count, 1), generator=generator)
-    left = torch.randint(0, 2 * SHIFT + 1, (count, 1), generator=generator)
-    flip = torch.rand(count, 1, generator=generator) < 0.5
+    padded = F.pad(images, (shift, shift, shift, shift))
+    top = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator)
+    left = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator)
+    flipped = torch.rand(count, 1, generator=generator) < flip
     rows = top + torch.arange(height)
     columns = torch.arange(width).expand(count, -1)
-    columns = left + torch.where(flip, width - 1 - columns, columns)
+    columns = left + torch.where(flipped, width - 1 - columns, columns)
     picked = torch.arange(count, device=images.device)[:, None, None]
     rows, columns = (x.to(images.device, non_blocking=True) for x in (rows, columns))
     return padded.permute(0, 2, 3, 1)[picked, rows[:, :, None], columns[:, None, :]].permute(

@@ -15,7 +15,7 @@ __all__ = ["TrainConfig"]
 
 POSITIVE = ("lr", "clip")
 NOT_NEGATIVE = (
-    *("penalty", "weight_decay", "warmup", "workers"),
+    *("penalty", "weight_decay", "warmup", "workers", "shift"),
     *("checkpoint_seconds", "eval_every", "eval_networks"),
 )
 
@@ -35,6 +35,8 @@ class TrainConfig(Config):
         split: Their split: `"fit"` keeps images back for choices, `"train"` uses all, so that
             only the `"test"` images are left to evaluate on.
         side: Height and width that images are cut and resized to, in pixels.
+        flip: Share of images that are flipped left to right; 0 where that changes the class.
+        shift: Largest shift of an image, in pixels.
         context: Tokens of an excerpt, for text.
         vocabulary: Number of tokens, for text: 256 bytes, or more by byte-level BPE.
         families: Samplers of target networks.
@@ -72,6 +74,8 @@ class TrainConfig(Config):
     start: str = ""
     split: str = "fit"
     side: int = 32
+    flip: float = 0.5
+    shift: int = 4
     context: int = 256
     vocabulary: int = 256
     families: tuple[str, ...] = ("convnets", "vits")
@@ -138,6 +142,8 @@ class TrainConfig(Config):
             )
         if not 0 < self.cooldown <= 1:
             raise ConfigError(f"cooldown must be above 0 and at most 1, got {self.cooldown}")
+        if not 0 <= self.flip <= 1:
+            raise ConfigError(f"flip must be between 0 and 1, got {self.flip}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema must be at least 0 and below 1, got {self.ema}")
 

@@ -99,7 +99,6 @@ def _load_run(run: Path) -> Trainer:
 
 
 _SHAPES = {"vision": "numbers of classes and image channels", "text": "vocabularies"}
-_AUGMENTED = {"vision": ", flipped and shifted", "text": ""}
 
 
 def _card(
@@ -121,7 +120,7 @@ def _card(
             f"A graph hypernetwork of {count:,} parameters that predicts the parameters of "
             f"{_reads(trainer)}.",
             "",
-            f"- **Data**: `{task.name}` (hash `{task.hash}`){_AUGMENTED[config.modality]}.",
+            f"- **Data**: `{task.name}` (hash `{task.hash}`){_augmented(config)}.",
             f"- **Networks**: {different:,} different ones, sampled by `ghn.zoo`: {families}.",
             f"- **Training**: {trainer.step:,} steps of {config.meta_batch} networks, each on "
             f"{config.batch} inputs, seed {config.seed}, {trainer.seconds / 3600:.2f} hours of "
@@ -143,6 +142,12 @@ def _reads(trainer: Trainer) -> str:
     if isinstance(task, TextTask):
         return f"language models of {task.data.vocabulary} tokens in texts of {task.context}"
     return f"image classifiers, {task.settings['image']} x {task.settings['image']}"
+
+
+def _augmented(config: TrainConfig) -> str:
+    if config.modality == "text":
+        return ""
+    return f", {config.flip:.0%} flipped, shifted by up to {config.shift} pixels"
 
 
 def _scores(found: dict[str, Evaluation]) -> list[str]:

@@ -78,12 +78,14 @@ class ImageTask:
 
     Args:
         data: Labelled images.
+        flip: Share of a batch's images that are flipped left to right.
+        shift: Largest shift of a batch's images, in pixels.
     """
 
     metric = "accuracy"
 
-    def __init__(self, data: ImageData) -> None:
-        self.data = data
+    def __init__(self, data: ImageData, flip: float = 0.5, shift: int = 4) -> None:
+        self.data, self.flip, self.shift = data, flip, shift
         self.name, self.hash = data.name, data.hash
         self.settings = {"classes": len(data.classes), "image": data.images.shape[-1]}
 
@@ -92,7 +94,8 @@ class ImageTask:
     ) -> tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, " b"]]:
         """Draw images with their classes."""
         index = torch.randint(len(self.data), (count,), generator=draws)
-        images = normalize(augment(self.data.images[index], draws))
+        images = augment(self.data.images[index], draws, self.flip, self.shift)
+        images = normalize(images)
         return images.contiguous(memory_format=torch.channels_last), self.data.labels[index]
 
     def score(self, run: Run, count: int) -> float:
@@ -155,7 +158,7 @@ def make_task(config: TrainConfig, split: str) -> Task:
     """
     if config.modality == "text":
         return TextTask(load_text(config.data, split, config.vocabulary), config.context)
-    return ImageTask(load_images(config.data, split, config.side))
+    return ImageTask(load_images(config.data, split, config.side), config.flip, config.shift)
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):

@@ -83,6 +83,14 @@ def test_digits_are_on_every_machine_and_their_splits_are_disjoint():
     assert torch.bincount(test.labels).min() > 20
 
 
+def test_augmentation_of_nothing_changes_nothing():
+    images = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8)
+    draws = torch.Generator().manual_seed(5)
+
+    assert torch.equal(augment(images, draws, flip=0.0, shift=0), images)
+    assert torch.equal(augment(images, draws, flip=1.0, shift=0), images.flip(-1))
+
+
 def test_augmentation_equals_a_loop_over_images():
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (20, 3, 12, 12), generator=generator).to(torch.uint8)

@@ -25,6 +25,8 @@ def test_numbers_that_no_run_can_use_are_refused_by_name(name, value):
         {"eval_every": -1},
         {"eval_networks": -1},
         {"lr": 0.0},
+        {"flip": 1.5},
+        {"shift": -1},
         {"tracker": "foo"},
         {"tracker": ""},
     ],

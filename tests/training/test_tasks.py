@@ -3,9 +3,16 @@ import math
 import torch
 from torch.nn import functional as F
 
-from ghn.data import ImageData, TextData
+from ghn.data import ImageData, TextData, normalize
 from ghn.training import TrainConfig
-from ghn.training.tasks import Batches, ImageTask, TextTask, cross_entropy, format_score
+from ghn.training.tasks import (
+    Batches,
+    ImageTask,
+    TextTask,
+    cross_entropy,
+    format_score,
+    make_task,
+)
 
 
 def text(tokens, size=None, vocabulary=256):
@@ -52,6 +59,18 @@ def test_accuracy_counts_right_answers():
     assert task.score(lambda x: F.one_hot(torch.zeros(len(x)).long(), 2).float(), 20) == 0.5
     assert task.score(lambda x: F.one_hot(torch.zeros(len(x)).long(), 2).float(), 1) == 1.0
     assert task.settings == {"classes": 2, "image": 32}
+
+
+def test_images_are_moved_as_the_settings_say():
+    config = TrainConfig(data="digits", flip=0.0, shift=0)
+    task = make_task(config, "fit")
+    known = {image.numpy().tobytes() for image in normalize(task.data.images)}
+
+    still, _ = task.batch(8, torch.Generator().manual_seed(0))
+    moved, _ = make_task(config.replace(shift=2), "fit").batch(8, torch.Generator().manual_seed(0))
+
+    assert all(image.contiguous().numpy().tobytes() in known for image in still)
+    assert not all(image.contiguous().numpy().tobytes() in known for image in moved)
 
 
 def test_a_step_always_draws_the_same_batch_and_another_than_the_next():
