@@ -1,13 +1,18 @@
-"""Where to compute: a word of the user's becomes a device that is there."""
+"""Where to compute, and in which precision."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ghn.errors import ConfigError
 
-__all__ = ["choose_device", "cuda_devices"]
+__all__ = ["choose_device", "cuda_devices", "run_in"]
+
+Outputs = TypeVar("Outputs")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -38,3 +43,21 @@ def choose_device(name: str = "auto") -> torch.device:
 def cuda_devices(model: nn.Module) -> list[torch.device]:
     """Return the CUDA devices that a model's parameters are on, each once."""
     return list({p.device for p in model.parameters() if p.device.type == "cuda"})
+
+
+def run_in(precision: str, device: torch.device, call: Callable[[], Outputs]) -> Outputs:
+    """Run a network in mixed precision, and return its outputs in float32.
+
+    Args:
+        precision: `"bf16"`, or `"no"`: as it is.
+        device: Where it runs.
+        call: Runs it.
+    """
+    if precision == "no":
+        return call()
+    from accelerate.utils import convert_to_fp32
+
+    with torch.autocast(device.type, torch.bfloat16):
+        outputs = call()
+    full: Outputs = convert_to_fp32(outputs)
+    return full

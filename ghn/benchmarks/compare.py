@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ghn.benchmarks.cuda_graphs import Replayed
+from ghn.device import run_in
 from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
 from ghn.engine.undo import Snapshot
 from ghn.rng import derive_seed, make_generator, preserve_global_state
@@ -61,6 +62,8 @@ class Schedule:
         batch: Inputs in a step.
         rate: Peak learning rate, reached after a tenth of the steps, then a cosine to zero.
         weight_decay: AdamW's decay.
+        clip: Largest norm of the gradient; 0 for any.
+        mixed_precision: `"bf16"` for what the model computes in steps and scores, or `"no"`.
         tests: Number of times the score is taken, step 0 and the last step included; 0 for none.
         cuda_graphs: Whether steps on a GPU are recorded once and replayed.
     """
@@ -69,6 +72,8 @@ class Schedule:
     batch: int
     rate: float
     weight_decay: float = 0.01
+    clip: float = 0.0
+    mixed_precision: str = "no"
     tests: int = 5
     cuda_graphs: bool = False
 
@@ -112,38 +117,55 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
         seed: Decides what the batches are, and what layers such as dropout draw.
     """
     device = next(model.parameters()).device
-    recorded = schedule.cuda_graphs and device.type == "cuda"
-    rate = torch.tensor(schedule.rate, device=device) if recorded else schedule.rate
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=rate,
-        weight_decay=schedule.weight_decay,
-        capturable=recorded,
-    )
-
-    def step(inputs: Tensor, labels: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        loss = cross_entropy(logits_of(model(inputs)), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    take = Replayed(step) if recorded else step
+    optimizer, step = _stepper(model, schedule)
     tests = schedule.test_steps()
     losses: list[Tensor] = []
     scores: list[tuple[int, float]] = []
     with preserve_global_state(derive_seed(seed, "training")):
         for number in range(schedule.steps + 1):
             if number in tests:
-                scores.append((number, score(model, data, schedule.batch)))
+                value = score(model, data, schedule.batch, schedule.mixed_precision)
+                scores.append((number, value))
             if number == schedule.steps:
                 break
             inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", number))
             _set_rate(optimizer, schedule.rate_at(number))
             model.train()
-            losses.append(take(inputs.to(device), labels.to(device)))
+            losses.append(step(inputs.to(device), labels.to(device)))
     # Losses are read at the end: each reading waits for the device.
     return Run(torch.stack(losses).tolist(), scores)
+
+
+def _stepper(
+    model: nn.Module, schedule: Schedule
+) -> tuple[torch.optim.Optimizer, Callable[[Tensor, Tensor], Tensor]]:
+    """Return an optimizer, and what takes a step on inputs and labels and returns the loss."""
+    device = next(model.parameters()).device
+    recorded = schedule.cuda_graphs and device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=torch.tensor(schedule.rate, device=device) if recorded else schedule.rate,
+        weight_decay=schedule.weight_decay,
+        capturable=recorded,
+    )
+    logits = _runner(model, schedule.mixed_precision)
+
+    def step(inputs: Tensor, labels: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(logits(inputs), labels)
+        loss.backward()
+        if schedule.clip:
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+        return loss.detach()
+
+    return optimizer, Replayed(step) if recorded else step
+
+
+def _runner(model: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
+    """Return the function from inputs, wherever they are, to logits in float32."""
+    device = next(model.parameters()).device
+    return lambda inputs: run_in(precision, device, lambda: logits_of(model(inputs.to(device))))
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -156,22 +178,22 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 @torch.no_grad()
-def score(model: nn.Module, data: Data, batch: int) -> float:
+def score(model: nn.Module, data: Data, batch: int, mixed_precision: str = "no") -> float:
     """Return the score on the test data; the model stays as it is.
 
     Args:
         model: Emits logits.
         data: Some of its training batches are for BatchNorm's statistics.
         batch: Inputs in each of them.
+        mixed_precision: As in `Schedule`; statistics are measured in the model's own precision.
     """
-    device = next(model.parameters()).device
     undo = Snapshot(model, model.buffers())
     try:
         if batch_norms(model):
             draws = [make_generator(0, "recalibration", n) for n in range(RECALIBRATION)]
             recalibrate_statistics(model, [data.train.batch(batch, d)[0] for d in draws])
         model.eval()
-        return data.test.score(lambda inputs: logits_of(model(inputs.to(device))), data.scored)
+        return data.test.score(_runner(model, mixed_precision), data.scored)
     finally:
         undo.restore()
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ghn.benchmarks import compare
 from ghn.benchmarks.compare import (
     Data,
     Run,
@@ -75,6 +76,41 @@ def test_training_learns_and_records_every_loss():
     assert run.final_loss < 0.5 * run.losses[0]
     assert run.scores[0][0] == 0
     assert run.scores[-1] == (30, pytest.approx(1.0, abs=0.05))
+
+
+def test_mixed_precision_is_for_the_model_and_losses_are_of_float32(monkeypatch):
+    inner, outer = [], []
+    model = small_net()
+    model[0].register_forward_hook(lambda module, args, out: inner.append(out.dtype))
+    real = compare.cross_entropy
+    monkeypatch.setattr(compare, "cross_entropy", lambda x, y: outer.append(x.dtype) or real(x, y))
+    schedule = Schedule(steps=3, batch=8, rate=1e-2, tests=2, mixed_precision="bf16")
+
+    train(model, two_colours(), schedule, seed=0)
+
+    statistics = 2 * compare.RECALIBRATION  # measured in float32
+    assert inner.count(torch.bfloat16) == 3 + 2
+    assert inner.count(torch.float32) == statistics == len(inner) - 5
+    assert set(outer) == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_the_gradient_is_clipped_to_the_norm_that_is_asked_for(monkeypatch):
+    norms: list[float] = []
+
+    class Spy(torch.optim.AdamW):
+        def step(self, closure=None):
+            grads = [p.grad for group in self.param_groups for p in group["params"]]
+            norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Spy)
+    for clip in (0.0, 0.05):
+        train(small_net(), two_colours(), Schedule(steps=4, batch=8, rate=1e-3, clip=clip), seed=0)
+
+    free, clipped = norms[:4], norms[4:]
+    assert min(free) > 0.1
+    assert clipped == pytest.approx([0.05] * 4, rel=1e-3)
 
 
 def test_two_starts_with_one_seed_see_the_same_batches():

@@ -237,7 +237,7 @@ def _claim(config: InitConfig, data: Data) -> None:
     path = runs_folder(config) / "settings.json"
     keys = (
         *("data", "test_data", "side", "scored_on", "source_steps"),
-        *("steps", "batch", "context", "scored", "tests"),
+        *("steps", "batch", "context", "clip", "mixed_precision", "scored", "tests"),
     )
     wanted = {key: value for key, value in config.to_dict().items() if key in keys}
     wanted["content of the data"] = f"{data.train.hash} {data.test.hash}"

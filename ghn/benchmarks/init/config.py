@@ -52,6 +52,8 @@ class InitConfig(Config):
         steps: AdamW steps of a run.
         batch: Images or excerpts in a step.
         context: Tokens of an excerpt.
+        clip: Largest norm of the gradient; 0 for any.
+        mixed_precision: `"bf16"` for what the networks compute, or `"no"`.
         rates: Learning rates that every start chooses from, for every network, on one seed; the
             grid is widened while the best lies on its edge. A single rate is taken as it is.
         seeds: Seeds of the reported runs. The rate is chosen on another one.
@@ -77,6 +79,8 @@ class InitConfig(Config):
     steps: int = 200
     batch: int = 128
     context: int = 256
+    clip: float = 0.0
+    mixed_precision: str = "no"
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     source_steps: int = 10_000
@@ -111,6 +115,12 @@ class InitConfig(Config):
             raise ConfigError(
                 f"the benchmark needs finite learning rates above 0, and seeds, got {self.rates}, "
                 f"{self.seeds}"
+            )
+        if not 0 <= self.clip < math.inf:
+            raise ConfigError(f"clip must be finite and at least 0, got {self.clip}")
+        if self.mixed_precision not in ("no", "bf16"):
+            raise ConfigError(
+                f"mixed_precision must be 'no' or 'bf16', got {self.mixed_precision!r}"
             )
         check_distinct(models=self.models, seeds=self.seeds, rates=self.rates)
         sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs,

@@ -58,6 +58,8 @@ def train_source(config: InitConfig, family: str, data: Data) -> None:
         batch=config.batch,
         rate=RATE,
         tests=2,
+        clip=config.clip,
+        mixed_precision=config.mixed_precision,
         cuda_graphs=config.cuda_graphs,
     )
     run = train(model.to(choose_device(config.device)), data, schedule, SEED)

@@ -106,6 +106,8 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
         batch=config.batch,
         rate=trial.rate,
         tests=tests,
+        clip=config.clip,
+        mixed_precision=config.mixed_precision,
         cuda_graphs=config.cuda_graphs,
     )
     run = train(model, data, schedule, trial.seed)

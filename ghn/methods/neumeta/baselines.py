@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghn.device import run_in
 from ghn.graphs import channel_ties
 from ghn.graphs.isolate import copied
 from ghn.graphs.ties import forget_caches, named_tensors, permute_channels
 from ghn.methods.neumeta.batches import Batches
 from ghn.methods.neumeta.config import FamilyConfig
-from ghn.methods.neumeta.descend import descend, run_in
+from ghn.methods.neumeta.descend import descend
 from ghn.methods.neumeta.family import Family
 from ghn.methods.neumeta.fit import Divergence, Loss, class_divergence, task_loss
 from ghn.methods.neumeta.structures import Structure

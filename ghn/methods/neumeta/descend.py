@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,9 @@ from ghn.errors import PredictionError
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.training.schedule import rise_and_fall
 
-__all__ = ["Losses", "descend", "run_in", "write_values"]
+__all__ = ["Losses", "descend", "write_values"]
 
 HELD = 10.0  # steps; an average of few steps is an average of those
-Outputs = TypeVar("Outputs")
 READ = 20  # steps between looks at the losses: a GPU is waited for no more often than that
 
 
@@ -52,24 +51,6 @@ class Losses:
             self.values.append(value)
         self._unread.clear()
         self._tell(done, self.values[-1])
-
-
-def run_in(precision: str, device: torch.device, call: Callable[[], Outputs]) -> Outputs:
-    """Run a network in mixed precision, and return its outputs in float32.
-
-    Args:
-        precision: `"bf16"`, or `"no"`: as it is.
-        device: Where it runs.
-        call: Runs it.
-    """
-    if precision == "no":
-        return call()
-    from accelerate.utils import convert_to_fp32
-
-    with torch.autocast(device.type, torch.bfloat16):
-        outputs = call()
-    full: Outputs = convert_to_fp32(outputs)
-    return full
 
 
 def descend(

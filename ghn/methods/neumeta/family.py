@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ghn.device import run_in
 from ghn.engine.recalibrate import recalibrate_statistics
 from ghn.engine.run import run
 from ghn.engine.select import Generate
@@ -33,7 +34,6 @@ from ghn.graphs.resample import resample, with_gains
 from ghn.graphs.ties import named_tensors
 from ghn.methods.neumeta.config import FamilyConfig
 from ghn.methods.neumeta.depths import depths_of
-from ghn.methods.neumeta.descend import run_in
 from ghn.methods.neumeta.file import read_family, write_family
 from ghn.methods.neumeta.fit import Fitted, fit
 from ghn.methods.neumeta.groups import Group, Widths, chosen_parameters

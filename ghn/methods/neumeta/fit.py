@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ghn.device import run_in
 from ghn.methods.neumeta.batches import Batches
 from ghn.methods.neumeta.config import FamilyConfig
-from ghn.methods.neumeta.descend import descend, run_in, write_values
+from ghn.methods.neumeta.descend import descend, write_values
 from ghn.methods.neumeta.structures import Structure
 from ghn.rng import make_generator, preserve_global_state
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ghn.data import normalize
+from ghn.device import run_in
 from ghn.engine.select import Generate
 from ghn.errors import CheckpointError
 from ghn.io import read_tensors, write_tensors
 from ghn.methods.neumeta.benchmarks import SPLITS, Benchmark
 from ghn.methods.neumeta.config import FamilyConfig
-from ghn.methods.neumeta.descend import Losses, run_in
+from ghn.methods.neumeta.descend import Losses
 from ghn.methods.neumeta.family import Family
 from ghn.methods.neumeta.features import AT_ONCE, Examples, Features
 from ghn.methods.neumeta.fit import Progress

@@ -112,8 +112,9 @@ def test_the_grid_is_widened_until_the_best_rate_lies_within_it(tmp_path, monkey
 def test_results_of_other_settings_are_not_mixed(finished):
     settings, _ = finished
 
-    with pytest.raises(ConfigError, match="steps"):
-        run_bench(settings.replace(steps=5))
+    for changes in ({"steps": 5}, {"clip": 1.0}, {"mixed_precision": "bf16"}):
+        with pytest.raises(ConfigError, match=next(iter(changes))):
+            run_bench(settings.replace(**changes))
 
 
 def test_the_files_say_what_was_measured(finished, tmp_path):
@@ -305,6 +306,8 @@ def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
     [
         ({"starts": ("default", "ghn:")}, "unknown start"),
         ({"rates": (1e-3, float("nan"))}, "finite learning rates"),
+        ({"clip": -1.0}, "clip must be finite and at least 0, got -1.0"),
+        ({"mixed_precision": "fp8"}, "'no' or 'bf16', got 'fp8'"),
         ({"models": ("vits:1", "vits:1:test")}, "vits:1:test"),
         ({"models": ("timm:resnet_18",)}, "resnet18"),
         ({"starts": ("default", "ghn:nowhere")}, "vision-cifar10"),
