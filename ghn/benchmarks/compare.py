@@ -20,6 +20,7 @@ from ghn.benchmarks.cuda_graphs import Replayed
 from ghn.device import run_in
 from ghn.engine.recalibrate import batch_norms, recalibrate_statistics
 from ghn.engine.undo import Snapshot
+from ghn.errors import InputError
 from ghn.rng import derive_seed, make_generator, preserve_global_state
 from ghn.training.schedule import rise_and_fall
 from ghn.training.tasks import Task, cross_entropy
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 RECALIBRATION = 8  # batches
+WEIGHT_DECAY = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,6 @@ class Schedule:
         steps: Number of AdamW steps.
         batch: Inputs in a step.
         rate: Peak learning rate, reached after a tenth of the steps, then a cosine to zero.
-        weight_decay: AdamW's decay.
         clip: Largest norm of the gradient; 0 for any.
         mixed_precision: `"bf16"` for what the model computes in steps and scores, or `"no"`.
         tests: Number of times the score is taken, step 0 and the last step included; 0 for none.
@@ -71,7 +72,6 @@ class Schedule:
     steps: int
     batch: int
     rate: float
-    weight_decay: float = 0.01
     clip: float = 0.0
     mixed_precision: str = "no"
     tests: int = 5
@@ -145,7 +145,7 @@ def _stepper(
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=torch.tensor(schedule.rate, device=device) if recorded else schedule.rate,
-        weight_decay=schedule.weight_decay,
+        weight_decay=WEIGHT_DECAY,
         capturable=recorded,
     )
     logits = _runner(model, schedule.mixed_precision)
@@ -181,6 +181,8 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def score(model: nn.Module, data: Data, batch: int, mixed_precision: str = "no") -> float:
     """Return the score on the test data; the model stays as it is.
 
+    It is nan if the statistics of BatchNorm are not finite: the model diverged.
+
     Args:
         model: Emits logits.
         data: Some of its training batches are for BatchNorm's statistics.
@@ -191,7 +193,10 @@ def score(model: nn.Module, data: Data, batch: int, mixed_precision: str = "no")
     try:
         if batch_norms(model):
             draws = [make_generator(0, "recalibration", n) for n in range(RECALIBRATION)]
-            recalibrate_statistics(model, [data.train.batch(batch, d)[0] for d in draws])
+            try:
+                recalibrate_statistics(model, [data.train.batch(batch, d)[0] for d in draws])
+            except InputError:  # of what it trains on: its statistics are not finite
+                return math.nan
         model.eval()
         return data.test.score(_runner(model, mixed_precision), data.scored)
     finally:

@@ -61,9 +61,15 @@ def resolved(name: str) -> Path:
 
 
 def folder_hash(folder: Path) -> str:
-    """Return a short hash of the names and contents of a folder's files, for records of results."""
+    """Return a short hash of the names and contents of a folder's files, for records of results.
+
+    Files and folders whose names begin with a dot are what programs leave behind.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts):
+            continue
         content = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()}:{content}\n".encode())
+        digest.update(f"{name.as_posix()}:{content}\n".encode())
     return digest.hexdigest()

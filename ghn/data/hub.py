@@ -62,12 +62,21 @@ def fetch(name: str, target: Path) -> Path:
         snapshot_download(repo, repo_type="dataset", allow_patterns=pattern, local_dir=partial)
         if not any(partial.rglob("*.parquet")):
             raise DataError("it has no parquet files, and nothing else is read")
-        partial.rename(target)
+        shutil.rmtree(partial / ".cache", ignore_errors=True)  # the hub's notes, with times
+        _put(partial, target)
     except Exception as error:  # the hub's, the network's and the disk's errors share no base
         raise DataError(f"{repo} on the Hugging Face hub: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _put(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process was faster
+            raise
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
@@ -90,7 +99,7 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
 
 
 def read_images(
-    files: list[Path], others: list[Path]
+    files: list[Path], others: list[Path], mixed: bool = True
 ) -> tuple[Iterator[Any], Int64[np.ndarray, " N"], tuple[str, ...]]:
     """Return pictures (PIL, RGB), labels and the classes' names of one split's files.
 
@@ -99,6 +108,8 @@ def read_images(
     Args:
         files: Of the split.
         others: Of all splits: without names, there are as many classes as their labels say.
+        mixed: Whether they come in a random order, always the same: many lie class by class, and
+            any part of them is to have all.
 
     Raises:
         DataError: If pyarrow is not installed, or the files hold no images with labels.
@@ -116,6 +127,9 @@ def read_images(
             raise ValueError(f"labels up to {labels.max()} are not of {len(names)} classes")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot read {files[0]} as labelled images: {error}") from error
+    if mixed:
+        order = np.random.default_rng(0).permutation(len(labels))
+        encoded, labels = [encoded[i] for i in order], labels[order]
     pictures = (read_picture(io.BytesIO(data), f"an image of {files[0]}") for data in encoded)
     return pictures, labels, names
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,15 @@ def _load_whole(name: str, split: str, side: int, place: Path) -> ImageData:
         files = parquet_files(folder, split)
         if files:
             others = [p for s in ("train", "test") for p in parquet_files(folder, s)]
-            pictures, labels, classes = read_images(files, others)
+            pictures, labels, classes = read_images(
+                files, others, mixed=name.startswith(HUB_PREFIX)
+            )
         elif name.startswith(HUB_PREFIX):
             raise DataError(f"{folder} has no parquet files of the split {split!r}")
         else:
             try:
                 pictures, labels, classes = _READERS[name](split, folder)
-            except (OSError, EOFError, ValueError, KeyError) as error:
+            except (OSError, EOFError, ValueError, KeyError, IndexError, zlib.error) as error:
                 raise DataError(f"cannot read {name} ({split}) from {folder}: {error}") from error
     elif place.is_dir():
         folder = place

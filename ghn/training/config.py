@@ -31,7 +31,8 @@ class TrainConfig(Config):
         out: Folder of checkpoints, log and settings; an interrupted run found there is resumed.
         data: Name of the training data; see `ghn.data.load_images` and `ghn.data.load_text`.
         start: Checkpoint that the run begins with, in place of fresh weights: the name of an
-            embedded one, a folder or a hub id; empty for none. `ghn` is then the checkpoint's.
+            embedded one, a folder or a hub id; empty for none. `ghn` is then the checkpoint's,
+            unless it is given.
         split: Their split: `"fit"` keeps images back for choices, `"train"` uses all, so that
             only the `"test"` images are left to evaluate on.
         side: Height and width that images are cut and resized to, in pixels.
@@ -57,8 +58,8 @@ class TrainConfig(Config):
             bounded by `ghn.spread` without it.
         ema: Decay of the averaged weights, which are what is exported.
         seed: Of the initial weights and of what each step draws.
-        mixed_precision: `"bf16"` or `"fp16"`, for running the target networks; `"no"` for what
-            `accelerate launch` says, else none.
+        mixed_precision: `"bf16"` for running the target networks; `"no"` for what
+            `accelerate launch` says, else none. Gradients are not scaled, as fp16 would need.
         workers: Processes that prepare batches ahead.
         tracker: Where accelerate reports records: `"tensorboard"`, another of its trackers, or
             `"none"`.
@@ -116,9 +117,9 @@ class TrainConfig(Config):
         sizes = (self.pool, self.steps, self.meta_batch, self.batch, self.side, self.context)
         if min(sizes) < 1:
             raise ConfigError("pool, steps, meta_batch, batch, side and context must be at least 1")
-        if self.mixed_precision not in ("no", "bf16", "fp16"):
+        if self.mixed_precision not in ("no", "bf16"):
             raise ConfigError(
-                f"mixed_precision must be 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}"
+                f"mixed_precision must be 'no' or 'bf16', got {self.mixed_precision!r}"
             )
         if self.optimizer not in ("muon", "adamw"):
             raise ConfigError(f"optimizer must be 'muon' or 'adamw', got {self.optimizer!r}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -64,22 +67,35 @@ def export(
     side = trainer.task.settings.get("image")
     support = support.replace(image_sides=(side,) if side else ())
     ghn = trainer.averaged()
+    settings = config.replace(ghn=ghn.config.replace(support=Support()))  # of `start`, perhaps
     ghn.config = ghn.config.replace(support=support.joined(ghn.config.support))
-    ghn.save_pretrained(folder, dtype=dtype)
-    stored = type(ghn).from_pretrained(folder).eval()
-    settings = config.replace(eval_networks=networks)
-    splits = EVALUATED if networks else ()
-    found = {split: evaluate(stored, settings, split, inputs) for split in splits}
-    inside = Path(folder).parent.resolve() == Path(run).resolve()
-    title = Path(run if inside else folder).resolve().name
-    different = len({repr(trainer.pool.architecture(i)) for i in drawn})
-    write_json(Path(folder) / "training.json", config.to_dict())
-    if isinstance(trainer.task, TextTask) and config.vocabulary > BYTES:
-        tokenizer = load_tokenizer(config.data, config.vocabulary)
-        write_text(Path(folder) / "tokenizer.json", tokenizer.to_str())
-    card = _card(title, trainer, different, found, command)
-    write_text(Path(folder) / "README.md", card)
+    with _all_or_nothing(Path(folder)) as made:
+        ghn.save_pretrained(made, dtype=dtype)
+        stored = type(ghn).from_pretrained(made).eval()
+        splits = EVALUATED if networks else ()
+        found = {
+            split: evaluate(stored, config.replace(eval_networks=networks), split, inputs)
+            for split in splits
+        }
+        write_json(made / "training.json", settings.to_dict())
+        if isinstance(trainer.task, TextTask) and config.vocabulary > BYTES:
+            tokenizer = load_tokenizer(config.data, config.vocabulary)
+            write_text(made / "tokenizer.json", tokenizer.to_str())
+        inside = Path(folder).parent.resolve() == Path(run).resolve()
+        title = Path(run if inside else folder).resolve().name
+        different = len({repr(trainer.pool.architecture(i)) for i in drawn})
+        write_text(made / "README.md", _card(title, trainer, different, found, command))
     return found
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[Path]:
+    """Return a new folder, whose files take the places of another's when all are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as made:
+        yield Path(made)
+        for file in Path(made).iterdir():
+            file.replace(folder / file.name)
 
 
 def _load_run(run: Path) -> Trainer:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ghn.config import Config
 from ghn.graphs import ParamGraph, cached_trace
-from ghn.zoo import SAMPLERS, Split, sample
+from ghn.zoo import SAMPLERS, sample
 
 __all__ = ["Target", "TargetPool", "make_target"]
 
@@ -71,9 +71,10 @@ class TargetPool:
         families: Names of samplers.
         shares: How many of the pool each family has, relative to the others.
         size: Number of networks.
-        split: Where the samplers draw from.
-        seed: First seed of the samplers.
         settings: What the data decide; see `ghn.zoo.registry.Sampler.fit_to`.
+
+    Raises:
+        ConfigError: If a family has no network for such data.
     """
 
     def __init__(
@@ -81,8 +82,6 @@ class TargetPool:
         families: Sequence[str],
         shares: Sequence[float],
         size: int,
-        split: Split = "train",
-        seed: int = 0,
         settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         total = sum(shares)
@@ -91,7 +90,9 @@ class TargetPool:
                         for i in range(size)]  # fmt: skip
         self._targets: dict[int, Target] = {}
         self._of: dict[tuple[str, Config], Target] = {}  # indices may draw the same one
-        self._split, self._seed, self._settings = split, seed, settings
+        self._settings = settings
+        for family in set(self._family):
+            sample(family, 0, settings=settings)
 
     def __len__(self) -> int:
         return len(self._family)
@@ -107,4 +108,4 @@ class TargetPool:
     def architecture(self, index: int) -> tuple[str, Config]:
         """Return the family and the architecture of a network."""
         family = self._family[index]
-        return family, sample(family, self._seed + index, self._split, self._settings)
+        return family, sample(family, index, settings=self._settings)

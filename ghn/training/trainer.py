@@ -24,14 +24,14 @@ from torch import Tensor
 
 from ghn.engine.hypernet import GHN
 from ghn.errors import CheckpointError, ConfigError
-from ghn.rng import make_generator, preserve_global_state
+from ghn.rng import derive_seed, make_generator, preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import held_out_split
 from ghn.training.muon import make_optimizers
 from ghn.training.schedule import rise_and_fall
 from ghn.training.start import first_hypernetwork
 from ghn.training.state import load_state, newest, save_state
-from ghn.training.targets import TargetPool
+from ghn.training.targets import Target, TargetPool
 from ghn.training.tasks import cross_entropy, make_task
 
 __all__ = ["Trainer"]
@@ -55,9 +55,7 @@ class Trainer:
                 f"tracker {config.tracker!r} is not installed; install it, or choose 'none'"
             )
         precision = config.mixed_precision
-        if (
-            precision == "no"
-        ):  # then `accelerate launch` may say, but no earlier run of this process
+        if precision == "no":  # `accelerate launch` may say, but no earlier run of this process
             precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         try:
             self.accelerator = Accelerator(
@@ -143,17 +141,29 @@ class Trainer:
 
         Both are nan if all networks are skipped.
         """
-        accelerator = self.accelerator
-        inputs, labels = inputs.to(accelerator.device), labels.to(accelerator.device)
+        rank, device = self.accelerator.process_index, self.accelerator.device
         chosen = self.draw(self.step)
-        mine = chosen[accelerator.process_index :: accelerator.num_processes]
-        targets = [self.pool[i] for i in mine]
+        targets = [self.pool[i] for i in chosen[rank :: self.accelerator.num_processes]]
+        self.ghn.zero_grad(set_to_none=True)
+        # What a decoder draws, such as noise on places, follows from the step too.
+        with preserve_global_state(derive_seed(self.config.seed, "step", self.step, rank)):
+            rows = self._learn(targets, inputs.to(device), labels.to(device))
+        loss_sum, hits, count = self._reduce(
+            [sum((row[i] for row in rows), 0.0) for i in (0, 1)] + [float(len(rows))]
+        )
+        self.skipped += len(chosen) - int(count)
+        if not self._update():
+            self.skipped += int(count)
+        return (loss_sum / count, hits / count) if count else (math.nan, math.nan)
+
+    def _learn(self, targets: list[Target], inputs: Tensor, labels: Tensor) -> list[list[float]]:
+        """Add up the gradients of networks; return the loss and accuracy of those not skipped."""
         emitted = self.ghn([t.graph for t in targets]) if targets else []
         found: list[list[Tensor]] = []
         measured: list[Tensor] = []
         for target, parameters in zip(targets, emitted, strict=True):
             leaves = {k: v.detach().requires_grad_() for k, v in parameters.items()}
-            with accelerator.autocast():
+            with self.accelerator.autocast():
                 logits = target.run(leaves, inputs)
             loss = cross_entropy(logits.float(), labels)
             found.append(self._gradients(loss, list(leaves.values())))
@@ -162,16 +172,10 @@ class Trainer:
         # All read at once: each reading waits for an accelerator.
         rows = torch.stack(measured).tolist() if measured else []
         kept = [n for n, row in enumerate(rows) if all(map(math.isfinite, row))]
-        self.ghn.zero_grad(set_to_none=True)
         if kept:
             heads = [tensor for n in kept for tensor in emitted[n].values()]
             torch.autograd.backward(heads, [tensor for n in kept for tensor in found[n]])
-        sums = [sum((rows[n][i] for n in kept), 0.0) for i in (0, 1)]
-        loss_sum, hits, count = self._reduce([*sums, float(len(kept))])
-        self.skipped += len(chosen) - int(count)
-        if not self._update():
-            self.skipped += int(count)
-        return (loss_sum / count, hits / count) if count else (math.nan, math.nan)
+        return [rows[n] for n in kept]
 
     def draw(self, step: int) -> list[int]:
         """Return which networks of the pool a step takes."""

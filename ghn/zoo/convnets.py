@@ -26,6 +26,7 @@ MAX_COST = 6_000_000
 EXPANSION = 2.0  # by default
 KINDS = ("plain", "residual", "bottleneck", "depthwise", "inverted")
 NORMS = ("batch", "group", "layer", "none")
+DOWNS = ("stride", "max", "avg")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -69,8 +70,9 @@ class ConvNetConfig(Config):
     classes: int = 10
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.norm not in NORMS or self.activation not in ACTIVATIONS:
-            raise ConfigError(f"unknown kind, norm or activation in {self}")
+        known = self.kind in KINDS and self.norm in NORMS and self.down in DOWNS
+        if not known or self.activation not in ACTIVATIONS:
+            raise ConfigError(f"unknown kind, norm, activation or down in {self}")
         if len(self.widths) != len(self.depths) or any(w % 8 for w in self.widths):
             raise ConfigError(f"widths must be multiples of 8, one for each depth, got {self}")
         if self.kind != "inverted" and self.expansion != EXPANSION:
@@ -78,6 +80,12 @@ class ConvNetConfig(Config):
                 f"expansion is for kind='inverted', got {self.expansion} for {self.kind!r}; leave "
                 "it out"
             )
+
+    @property
+    def least_image(self) -> int:
+        """Side of the smallest image that its stages can halve, in pixels."""
+        halved = 2 ** (len(self.widths) - 1) if self.down != "stride" else 1
+        return self.stem_stride * (halved - 1) + 1
 
     @property
     def layers(self) -> int:

@@ -34,6 +34,7 @@ Split = Literal["train", "val", "test", "wide", "deep"]
 _SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
 
 IN_A_ROW = 300  # draws without a new architecture, after which a split is taken to have no more
+UNFIT = 1000  # draws in a row that do not fit the data, after which none is taken to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,13 @@ class Sampler:
             architecture: Of this family.
             settings: Those that the data decide, such as `classes`; what the family does not have
                 is left out. Texts of `context` tokens need as many positions, or more.
+
+        Raises:
+            ConfigError: If it cannot read such data.
         """
+        least = getattr(architecture, "least_image", 1)
+        if settings.get("image", least) < least:
+            raise ConfigError(f"images must be of {least} pixels or more, got {settings['image']}")
         known = {field.name for field in dataclasses.fields(architecture)}
         fitting = {key: value for key, value in settings.items() if key in known}
         if "context" in fitting:
@@ -92,7 +99,11 @@ def sample(
         family: Name in `SAMPLERS`.
         seed: Any integer; each gives its own draw.
         split: `"train"`, `"val"`, `"test"`, `"wide"` (wider than any trained) or `"deep"`.
-        settings: What the data decide of it; see `Sampler.fit_to`.
+        settings: What the data decide of it; see `Sampler.fit_to`. What cannot be fitted, such as
+            patches that do not divide the images, is drawn again.
+
+    Raises:
+        ConfigError: If there is no such split, or nothing that is drawn fits the data.
     """
     if split not in get_args(Split):
         raise ConfigError(f"split must be one of {get_args(Split)}, got {split!r}")
@@ -100,9 +111,16 @@ def sample(
     chosen: Any = split
     generator = make_generator(seed, family, split)
     with torch.device("cpu"):  # the caller may be building models on the meta device
+        unfit = 0
         while True:
             drawn = sampler.draw(generator, chosen)
-            fitted = sampler.fit_to(drawn, settings)
+            try:
+                fitted = sampler.fit_to(drawn, settings)
+            except ConfigError as error:
+                if (unfit := unfit + 1) < UNFIT:
+                    continue
+                data = ", ".join(f"{name} {value}" for name, value in settings.items())
+                raise ConfigError(f"no network of {family} fits {data}: {error}") from error
             if split not in _SHARES or _bucket(drawn, fitted) in _SHARES[split]:
                 return fitted
 

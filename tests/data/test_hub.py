@@ -1,9 +1,12 @@
 import io
 import json
+import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ghn.data import find_data, load_images
@@ -33,7 +36,7 @@ def write_parquet(path: Path, count: int, labels=None) -> None:
     cells = []
     for k in range(count):
         stream = io.BytesIO()
-        Image.fromarray(np.full((32, 32, 3), 10 * k, np.uint8)).save(stream, "PNG")
+        Image.fromarray(np.full((32, 32, 3), 10 * k % 256, np.uint8)).save(stream, "PNG")
         cells.append({"bytes": stream.getvalue(), "path": None})
     table = pa.table({"img": cells, "label": labels or [k % 3 for k in range(count)]})
     info = {"info": {"features": {"label": {"names": NAMES, "_type": "ClassLabel"}}}}
@@ -50,6 +53,9 @@ def fake_download(monkeypatch, error=None):
         for split, count in (("train", 7), ("test", 2)):
             if not (error and split == "test"):
                 write_parquet(Path(local_dir) / "plain_text" / f"{split}-0-of-1.parquet", count)
+        notes = Path(local_dir) / ".cache" / "huggingface" / "download"
+        notes.mkdir(parents=True)
+        (notes / "train-0-of-1.parquet.metadata").write_text(f"etag {len(calls)}")  # and a time
         if error:
             raise error
         return str(local_dir)
@@ -71,6 +77,46 @@ def test_what_no_folder_has_is_fetched_once_from_the_hub(cache, monkeypatch):
     [(repo, options)] = calls
     assert repo == "uoft-cs/cifar10"
     assert options == {"repo_type": "dataset", "allow_patterns": "*.parquet"}
+
+
+def test_data_are_the_same_whenever_they_were_fetched(cache, monkeypatch):
+    fake_download(monkeypatch)
+    first = load_images("hf:o/mine", "train").hash
+    shutil.rmtree(cache / "o--mine")
+    _load_whole.cache_clear()
+
+    assert load_images("hf:o/mine", "train").hash == first
+    assert not list((cache / "o--mine").rglob(".*"))
+
+
+def test_of_two_processes_that_fetch_at_once_both_have_the_data(cache, monkeypatch):
+    calls = fake_download(monkeypatch)
+    slow = huggingface_hub.snapshot_download
+
+    def overtaken(repo, **options):
+        if len(calls) == 0:  # the other process starts later and ends earlier
+            calls.append(None)
+            find_data("hf:o/mine")
+        return slow(repo, **options)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", overtaken)
+
+    assert find_data("hf:o/mine") == cache / "o--mine"
+    assert len(load_images("hf:o/mine", "train")) == 7
+    assert [p.name for p in cache.iterdir()] == ["o--mine"]
+
+
+def test_pictures_that_lie_class_by_class_are_mixed_once_and_for_all(cache):
+    labels = sorted(list(range(5)) * 20)
+    of_colour = {10 * k % 256: label for k, label in enumerate(labels)}
+    write_parquet(cache / "o--mine" / "train-0-of-1.parquet", 100, labels)
+
+    fit, val = load_images("hf:o/mine", "fit"), load_images("hf:o/mine", "val")
+    _load_whole.cache_clear()
+
+    assert set(val.labels.tolist()) == set(fit.labels[:40].tolist()) == set(range(5))
+    assert torch.equal(load_images("hf:o/mine", "fit").labels, fit.labels)
+    assert [of_colour[c] for c in fit.images[:, 0, 4, 4].tolist()] == fit.labels.tolist()
 
 
 def test_a_download_that_breaks_off_leaves_nothing_and_names_all_places(cache, monkeypatch):

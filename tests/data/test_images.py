@@ -1,3 +1,4 @@
+import gzip
 import weakref
 
 import numpy as np
@@ -249,6 +250,17 @@ def test_digits_are_read_as_their_files_headers_say_packed_or_not(mnist):
 
     assert data.images[:, 0].flatten().tolist() == list(range(48))
     assert data.labels.tolist() == [0, 9, 5]
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])
+def test_digits_of_damaged_files_are_refused_in_words(mnist, name):
+    whole = gzip.compress(idx((3, 4, 4), range(48)))
+    (mnist / "train-images-idx3-ubyte").unlink()
+    damaged = [b"", whole[:20], whole[:10] + b"\xff\xff" + whole[12:], b"\0\0\x08"]
+    for data in damaged:
+        (mnist / name).write_bytes(data)
+        with pytest.raises(DataError, match="cannot read mnist"):
+            load_images("mnist", "train", side=4)
 
 
 @pytest.mark.parametrize("labels", [(0, 9, 200), (0, 9), (0, 9, 5, 1)])

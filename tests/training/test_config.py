@@ -27,6 +27,7 @@ def test_numbers_that_no_run_can_use_are_refused_by_name(name, value):
         {"lr": 0.0},
         {"flip": 1.5},
         {"shift": -1},
+        {"mixed_precision": "fp16"},
         {"tracker": "foo"},
         {"tracker": ""},
     ],

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,24 @@ def test_the_support_is_what_the_steps_took_and_what_the_start_knew(run, tmp_pat
     assert set(support.uses) < set(later.uses)
     card = (tmp_path / "first" / "README.md").read_text()
     assert "1 different ones" in card
+    settings = TrainConfig.from_dict(json.loads((tmp_path / "second/training.json").read_text()))
+    assert settings.ghn == run.ghn  # the start's, not the default that was asked for
+
+
+def test_an_export_that_is_interrupted_leaves_what_was_there(run, tmp_path, monkeypatch):
+    train(run)
+    export(run.out, tmp_path / "mine", command="the first", networks=0)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()}
+    train(run.replace(steps=3))
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["ghn.training.export"], "evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export(run.out, tmp_path / "mine", command="the second", networks=1)
+
+    assert {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()} == before
 
 
 def test_numbers_that_make_no_card_are_refused(run, tmp_path):

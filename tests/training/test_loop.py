@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import ghn.training.loop as loop
 import ghn.training.trainer as trainer_module
 from ghn.data import images
-from ghn.decoders import LowRankDecoderConfig, TiledDecoderConfig
+from ghn.decoders import ImplicitDecoderConfig, LowRankDecoderConfig, TiledDecoderConfig
 from ghn.encoders import GraphormerConfig
 from ghn.engine import GHNConfig
 from ghn.errors import CheckpointError, ConfigError, DataError
@@ -74,7 +74,15 @@ def test_the_loss_falls(config):
     assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
 
 
-def test_a_resumed_run_ends_with_the_same_bits(config):
+NOISY = GHNConfig(
+    encoder=SMALL.encoder,
+    decoder=ImplicitDecoderConfig(dim=16, noise=1.0),
+)
+
+
+@pytest.mark.parametrize("hypernetwork", [SMALL, NOISY])
+def test_a_resumed_run_ends_with_the_same_bits(config, hypernetwork):
+    config = config.replace(ghn=hypernetwork)
     whole = Trainer(config)
     for _ in range(5):
         step(whole)
@@ -83,6 +91,7 @@ def test_a_resumed_run_ends_with_the_same_bits(config):
         step(part)
     part.save()
 
+    torch.manual_seed(99)  # another process draws something else
     resumed = Trainer(config)
     assert resumed.resume()
     for _ in range(3):
@@ -374,6 +383,69 @@ def test_training_leaves_global_random_numbers_alone(config):
     assert random.getstate() == before[1]
 
 
+def test_the_penalty_is_the_sum_of_the_norms_of_what_is_emitted(config):
+    def gradients(penalty):
+        trainer = Trainer(config.replace(penalty=penalty, meta_batch=1))
+        target = trainer.pool[trainer.draw(0)[0]]
+        x, y = Batches(trainer.task, trainer.config)[0]
+        emitted = trainer.ghn(target.graph)
+        loss = F.cross_entropy(target.run(emitted, x), y)
+        (loss + penalty * sum(t.norm() for t in emitted.values())).backward()
+        expected = {
+            n: p.grad.clone() for n, p in trainer.ghn.named_parameters() if p.grad is not None
+        }
+        trainer.ghn.zero_grad(set_to_none=True)
+        trainer._learn([target], x, y)
+        return expected, dict(trainer.ghn.named_parameters())
+
+    plain, _ = gradients(0.0)
+    expected, found = gradients(0.3)
+
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].grad, value, rtol=1e-4, atol=1e-6)
+    assert any(not torch.allclose(plain[name], expected[name]) for name in expected)
+
+
+def test_gradients_are_clipped_and_weights_decay_as_the_settings_say(config, monkeypatch):
+    norms = []
+
+    def noted(parameters, largest):
+        norms.append(largest)
+        return clip(parameters, largest)
+
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
+    trainer = Trainer(config.replace(clip=0.123, weight_decay=0.045))
+
+    step(trainer)
+
+    assert norms == [0.123]
+    grads = [p.grad.flatten() for p in trainer.ghn.parameters() if p.grad is not None]
+    assert torch.cat(grads).norm() <= 0.123 * 1.001
+    decays = {g["weight_decay"] for o in trainer.optimizers for g in o.param_groups}
+    assert decays == {0.045}
+
+
+def test_target_networks_run_in_the_precision_that_is_asked_for(config, monkeypatch):
+    kinds = []
+    run = trainer_module.Target.run
+
+    def noted(target, parameters, inputs):
+        logits = run(target, parameters, inputs)
+        kinds.append(logits.dtype)
+        return logits
+
+    monkeypatch.setattr(trainer_module.Target, "run", noted)
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        step(Trainer(config.replace(mixed_precision="bf16")))
+    finally:
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    step(Trainer(config))
+
+    assert kinds == [torch.bfloat16] * 2 + [torch.float32] * 2
+
+
 def test_what_the_launcher_says_of_precision_counts_and_is_kept(config, monkeypatch):
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
@@ -451,7 +523,8 @@ def test_a_run_may_begin_with_the_weights_of_a_checkpoint(config, tmp_path):
     first = Trainer(config)
     first.averaged().save_pretrained(tmp_path / "start")
 
-    second = Trainer(config.replace(start=str(tmp_path / "start"), out=str(tmp_path / "second")))
+    again = config.replace(start=str(tmp_path / "start"), out=str(tmp_path / "second"), seed=1)
+    second = Trainer(again)
 
     for name, value in first.ghn.named_parameters():
         assert torch.equal(second.ghn.get_parameter(name), value)

@@ -7,7 +7,7 @@ import torch
 from ghn.config import Config
 from ghn.errors import ConfigError, UnknownNameError
 from ghn.graphs import trace
-from ghn.zoo import GPT, SAMPLERS, ConvNetConfig, GPTConfig, sample, sample_distinct
+from ghn.zoo import GPT, SAMPLERS, ConvNet, ConvNetConfig, GPTConfig, sample, sample_distinct
 from ghn.zoo.registry import choose
 
 
@@ -52,6 +52,37 @@ def test_different_architectures_are_as_many_as_there_are():
     assert all(a.classes == 7 for a in sample_distinct("vits", 3, settings={"classes": 7}).values())
 
 
+@pytest.mark.parametrize("side", [28, 4, 1])
+@pytest.mark.parametrize("family", ["convnets", "vits"])
+def test_images_of_any_size_have_networks_that_can_read_them(family, side):
+    settings = {"image": side, "classes": 10}
+    if family == "vits" and side == 1:
+        with pytest.raises(ConfigError, match="no network of vits fits image 1, classes 10"):
+            sample(family, 0, settings=settings)
+        return
+    found = {sample(family, seed, settings=settings) for seed in range(30)}
+
+    assert len(found) > 20
+    for architecture in list(found)[:8]:
+        with torch.device("meta"):
+            model = SAMPLERS[family].build(architecture)
+            assert model(torch.empty(2, 3, side, side)).shape == (2, 10)
+
+
+def test_a_smallest_image_is_read_and_a_smaller_one_is_not():
+    for down in ("stride", "max", "avg"):
+        for stride in (1, 2):
+            config = ConvNetConfig(
+                widths=(16, 16, 16), depths=(1, 1, 1), stem_stride=stride, down=down, norm="none"
+            )
+            model = ConvNet(config)
+            least = config.least_image
+            assert model(torch.zeros(1, 3, least, least)).shape == (1, 10)
+            if least > 1:
+                with pytest.raises(RuntimeError, match="too small"):
+                    model(torch.zeros(1, 3, least - 1, least - 1))
+
+
 def shapes(family, architecture):
     with torch.device("meta"):
         model = SAMPLERS[family].build(architecture)
@@ -82,6 +113,11 @@ def test_no_network_has_two_architectures_so_none_can_be_in_two_splits(family):
         for field, other in with_one_setting_changed(architecture, drawn):
             if own[0] == shapes(family, other):
                 assert own[1] != operators(family, other), (architecture, field)
+
+
+def test_an_unknown_way_to_halve_is_refused():
+    with pytest.raises(ConfigError, match="unknown kind, norm, activation or down"):
+        ConvNetConfig(down="maxpool")
 
 
 def test_a_setting_without_use_is_refused():

@@ -104,7 +104,7 @@ def _networks(config: InitConfig) -> list[Network]:
         raise ConfigError(f"seed {CHOICE_SEED} is the one that rates are chosen on; leave it out")
     side = config.side
     named = [find_network(name, side) for name in config.models]
-    networks = named or list_networks(config.split, config.networks, side)
+    networks = named or list_networks(config.split, config.networks, side, config.context)
     check_distinct(models=[n.name for n in networks])
     if len({n.modality for n in networks}) > 1:
         raise ConfigError("the networks must all read images, or all read text")
@@ -113,12 +113,14 @@ def _networks(config: InitConfig) -> list[Network]:
 
 def _check_name(network: Network, data: Data) -> None:
     """Raise an error for a name that no model has; what else may go wrong is told later."""
+    absent = network.file is not None and not network.file.is_file()
     try:
         network.build(data.train.settings, CHOICE_SEED, "meta")
     except UnknownNameError:
         raise
     except GHNError:
-        pass
+        if absent:
+            raise
 
 
 def _origin(start: str, modality: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,12 +90,17 @@ class Network:
                     return SAMPLERS[family].build(find_architecture(family, rest, data))
             return resolve_model(self.name, device, **arguments)
 
+    @property
+    def file(self) -> Path | None:
+        """The Python file that makes it, if one does."""
+        file, _, _ = self.name.rpartition(":")
+        return expanded(file) if file.endswith(".py") else None
+
     def digest(self) -> str:
         """Return what tells the file of a network from what it held before; empty without one."""
-        file, _, _ = self.name.rpartition(":")
-        if not file.endswith(".py"):
+        if self.file is None:
             return ""
-        return hashlib.blake2b(expanded(file).read_bytes(), digest_size=8).hexdigest()
+        return hashlib.blake2b(self.file.read_bytes(), digest_size=8).hexdigest()
 
     def example(self, side: int) -> Tensor:
         """Return an input of the right form: an image of a height and width, or 16 tokens."""
@@ -155,19 +161,25 @@ def _group(family: str, architecture: Any) -> str:
     return "CNN, no norm" if norm == "none" else f"CNN, {norm} norm"
 
 
-def list_networks(split: str, count: int, side: int = 32) -> list[Network]:
+def list_networks(split: str, count: int, side: int = 32, context: int = 256) -> list[Network]:
     """Return the first networks of a split, families taking turns; no two are alike.
 
+    Args:
+        split: Name in `SPLITS`.
+        count: How many; families of timm that no training saw are twelve.
+        side: Height and width of the images that they will read.
+        context: Tokens of the texts that they will read.
+
     Raises:
-        ConfigError: If a sampler's split has fewer; families of timm that no training saw are
-            twelve.
+        ConfigError: If a sampler's split has fewer.
     """
     families, part = SPLITS[split]
     if families == ("timm",):
         return [find_network(f"timm:{name}", side) for name in UNSEEN[:count]]
     each = -(-count // len(families))
+    data = {"image": side, "context": context}
     drawn = [
-        [f"{family}:{seed}:{part}" for seed in sample_distinct(family, each, part)]
+        [f"{family}:{seed}:{part}" for seed in sample_distinct(family, each, part, data)]
         for family in families
     ]
     names = [name for turn in zip(*drawn, strict=False) for name in turn]

@@ -36,7 +36,9 @@ ARCHITECTURES: dict[str, Config] = {
 def source_family(network: Network) -> str:
     """Return the family whose trained network a network takes weights from."""
     family = network.name.partition(":")[0].removesuffix("-1k")
-    return family if family in ARCHITECTURES else "convnets"
+    if family in ARCHITECTURES:
+        return family
+    return "gpts" if network.modality == "text" else "convnets"
 
 
 def train_source(config: InitConfig, family: str, data: Data) -> None:

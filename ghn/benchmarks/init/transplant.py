@@ -57,10 +57,12 @@ def _kind(graph: ParamGraph, spec: ParamSpec) -> tuple[object, ...]:
 
 
 def fit(values: Tensor, have: ParamSpec, want: ParamSpec) -> Tensor:
-    """Crop or tile a tensor along each axis; a wider input is scaled to the same output variance.
+    """Crop or tile a tensor along each axis.
 
     Channels repeat, kernels are cropped to their centre or padded with zeros, positions are those
-    nearest in relative place.
+    nearest in relative place. A sum over repeated inputs is the mean over the repetitions, as a
+    network that repeats its channels repeats its signals; what is cropped is scaled up to the same
+    output variance.
 
     Args:
         values: The tensor.
@@ -78,9 +80,20 @@ def fit(values: Tensor, have: ParamSpec, want: ParamSpec) -> Tensor:
             index = torch.arange(new // parts) % (old // parts)
             whole = torch.cat([index + part * (old // parts) for part in range(parts)])
             values = values.index_select(axis, whole)
-    if have.fan_in and want.fan_in and len(want.shape) > 1:
-        values = values * math.sqrt(have.fan_in / want.fan_in)
-    return values
+    return values * _gain(have, want)
+
+
+def _gain(have: ParamSpec, want: ParamSpec) -> float:
+    """Return what makes up for more or fewer terms in the sums over inputs."""
+    if not want.fan_in or len(want.shape) < 2:
+        return 1.0
+    gain = 1.0
+    for letter, old, new in zip(want.axes, have.shape, want.shape, strict=True):
+        if letter in "ik" and new < old:
+            gain *= math.sqrt(old / new)
+        elif letter == "i":
+            gain *= old / new
+    return gain
 
 
 def _centre(values: Tensor, axis: int, size: int) -> Tensor:

@@ -96,7 +96,7 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
     data = load_bench_data(config, network.modality)
     model = network.build(data.train.settings, trial.seed)
     inputs, labels = data.train.batch(config.batch, make_generator(trial.seed, "start"))
-    _check_model(model, inputs[:2].cpu(), labels[:2])
+    _check_model(model, inputs[:2].cpu(), labels[:2], data.train.settings)
     with preserve_global_state(derive_seed(trial.seed, "start")):
         notes = initialize(model, trial.start, network, inputs.cpu(), trial.seed, config)
     model.to(choose_device(config.device))
@@ -122,14 +122,17 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _check_model(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-    """Raise an error if a network has nothing to train, or does not emit logits."""
+def _check_model(model: nn.Module, inputs: Tensor, labels: Tensor, data: dict[str, Any]) -> None:
+    """Raise an error if a network has nothing to train, or emits no logits of all classes."""
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError("it has no parameter that could be trained")
     output = logits_of(model.eval()(inputs))
     if not isinstance(output, Tensor) or output.shape[:-1] != labels.shape:
         found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ConfigError(f"it emits {found}, not logits of shape {[*labels.shape, 'classes']}")
+    needed = data.get("classes") or data["vocabulary"]
+    if output.shape[-1] < needed:  # on a GPU the loss would take the whole process with it
+        raise ConfigError(f"it emits {output.shape[-1]} logits, the data have {needed} classes")
 
 
 def path_of(config: InitConfig, trial: Trial) -> Path:

@@ -41,6 +41,17 @@ def test_no_two_networks_of_a_split_are_alike(split):
     assert len({str(a.to_dict()) for a in architectures}) == 20
 
 
+@pytest.mark.parametrize("context", [256, 1024])
+def test_no_two_networks_are_alike_once_they_fit_the_data(context):
+    data = {"context": context, "vocabulary": 256}
+    networks = list_networks("gpts", 12, context=context)
+
+    built = [n.build(data, 0, "meta").config for n in networks]
+
+    assert len(set(built)) == 12
+    assert {n.group for n in networks} == {"GPT"}
+
+
 def test_a_network_that_is_not_named_by_a_seed_is_refused():
     with pytest.raises(ConfigError, match="named by a seed"):
         find_network("convnets:small")

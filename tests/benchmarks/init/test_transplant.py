@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from ghn.benchmarks.init.transplant import fit, transplant
 from ghn.graphs import trace
+from ghn.zoo.convnets import ConvNet, ConvNetConfig
 
 
 def net(width: int, kernel: int = 3, blocks: int = 2) -> nn.Module:
@@ -30,18 +32,25 @@ def test_the_same_architecture_gets_the_very_weights():
 
 def test_a_network_twice_as_wide_computes_the_same():
     source, model = net(4), net(8)
+    fresh = [p.clone() for p in model.parameters()]
     x = torch.randn(2, 3, 8, 8)
 
     transplant(model, traced(model), traced(source), dict(source.named_parameters()))
-    wide = dict(model.named_parameters())
-    graphs = traced(source), traced(model)
 
-    # Repeated channels add up twice where the sum of a fan-in twice as large is scaled by 1/sqrt 2.
-    for name in wide:
-        have, want = graphs[0].specs[name], graphs[1].specs[name]
-        if len(want.shape) > 1 and want.fan_in != have.fan_in:
-            wide[name].data *= (have.fan_in / want.fan_in) ** 0.5
     torch.testing.assert_close(model(x), source(x))
+    assert not any(torch.equal(a, b) for a, b in zip(model.parameters(), fresh, strict=True))
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def test_sampled_networks_twice_as_wide_compute_the_same(norm):
+    narrow = ConvNetConfig(widths=(16, 32), norm=norm, squeeze=norm == "batch")
+    source, model = ConvNet(narrow), ConvNet(narrow.replace(widths=(32, 64)))
+    x = torch.randn(2, 3, 32, 32)
+
+    graphs = [trace(m, x[:1]) for m in (model, source)]
+    transplant(model, *graphs, dict(source.named_parameters()))
+
+    torch.testing.assert_close(model.eval()(x), source.eval()(x), rtol=1e-4, atol=1e-5)
 
 
 def test_kernels_keep_their_centre_and_depth_picks_the_nearest_layer():
@@ -60,7 +69,7 @@ def test_a_larger_kernel_is_padded_around_its_centre():
     fitted = fit(values, source.specs["2.weight"], model.specs["2.weight"])
 
     assert fitted.shape == (4, 4, 5, 5)
-    assert torch.allclose(fitted[..., 1:4, 1:4], values * (9 / 25) ** 0.5)
+    assert torch.allclose(fitted[..., 1:4, 1:4], values)
     assert fitted.count_nonzero() == values.numel()
 
 
