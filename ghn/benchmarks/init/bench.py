@@ -7,6 +7,7 @@ be trained is left out, with the reason.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -95,6 +96,8 @@ def run_bench(
     if config.test_data:
         source |= {"scored on": data.test.name, "hash of that": data.test.hash}
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
+    places = sorted({str(found.get("trained on", "")) for found in ledger.found.values()} - {""})
+    record = dataclasses.replace(record, machine={**record.machine, "trained on": places})
     return InitResult(config, results, record, data.scored, ledger.failed)
 
 
@@ -247,8 +250,9 @@ def _claim(config: InitConfig, data: Data) -> None:
         write_json(path, wanted)
         return
     try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+        # Settings that the run did not know yet had their defaults.
+        found = {**InitConfig().to_dict(), **json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); remove {config.out}") from error
     changed = [key for key in wanted if found.get(key) != wanted[key]]
     if changed:

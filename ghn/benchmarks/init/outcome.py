@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from scipy import stats
 
 from ghn.benchmarks.compare import Run
 from ghn.benchmarks.init.config import InitConfig
@@ -17,7 +18,7 @@ from ghn.pages.page import finite_json
 
 __all__ = ["Gain", "InitResult", "NetworkResult", "Summary", "bootstrap", "steps_to"]
 
-DRAWS = 2_000
+DRAWS = 20_000
 # What counts as worse: a point of accuracy, or a hundredth of a bit per byte.
 MARGIN = 0.01
 
@@ -25,15 +26,23 @@ Verdict = Literal["win", "tie", "loss"]
 
 
 def bootstrap(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean; a fixed seed draws it.
+    """Return the bootstrap interval of the mean, its percentiles widened for few values.
 
-    A single value says nothing of its spread: its interval is the whole line.
+    Plain percentiles of three values leave out the true mean in one case of four. Widened ones
+    follow Student's t; of fewer than five values they are the smallest and the largest. A single
+    value says nothing of its spread: its interval is the whole line.
+
+    Source: Hesterberg, What teachers should know about the bootstrap (2014, arXiv 1411.5279), the
+    expanded percentile interval.
     """
     data = np.asarray(values, dtype=float)
-    if len(data) < 2:
+    count = len(data)
+    if count < 2:
         return -math.inf, math.inf
-    picks = np.random.default_rng(0).integers(len(data), size=(DRAWS, len(data)))
-    low, high = np.quantile(data[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    wide = math.sqrt(count / (count - 1)) * stats.t.ppf((1 + level) / 2, count - 1)
+    tail = statistics.NormalDist().cdf(-wide)
+    picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+    low, high = np.quantile(data[picks].mean(1), [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -15,6 +15,7 @@ from ghn.benchmarks.compare import Data, Schedule, logits_of, train
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.networks import find_network
 from ghn.benchmarks.init.starts import initialize
+from ghn.benchmarks.records import machine
 from ghn.data import load_images, load_text
 from ghn.device import choose_device
 from ghn.errors import ConfigError
@@ -99,7 +100,8 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
     _check_model(model, inputs[:2].cpu(), labels[:2], data.train.settings)
     with preserve_global_state(derive_seed(trial.seed, "start")):
         notes = initialize(model, trial.start, network, inputs.cpu(), trial.seed, config)
-    model.to(choose_device(config.device))
+    device = choose_device(config.device)
+    model.to(device)
     tests = 0 if trial.seed == CHOICE_SEED else config.tests
     schedule = Schedule(
         steps=config.steps,
@@ -116,9 +118,14 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
         "run": finite_json({"losses": run.losses, "scores": run.scores}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "notes": notes,
+        "trained on": _place(device),
     }
     write_json(path_of(config, trial), result)
     return result
+
+
+def _place(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else machine()["processor"]
 
 
 @torch.no_grad()

@@ -8,16 +8,19 @@ import shlex
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from ghn import GHN
-from ghn.benchmarks.init import InitConfig, bench, run_bench, save_result
+from ghn.benchmarks.init import InitConfig, bench, run_bench, save_result, trials
 from ghn.benchmarks.init.curves import group_lines
 from ghn.benchmarks.init.networks import find_network
+from ghn.benchmarks.init.sources import source_family
 from ghn.benchmarks.init.starts import initialize
 from ghn.benchmarks.init.trials import runs_folder
 from ghn.cli import app
 from ghn.errors import ConfigError, GHNError
+from ghn.io import write_text
 
 MODELS = ("vits:0:test", "convnets:1:test")
 
@@ -112,6 +115,12 @@ def test_the_grid_is_widened_until_the_best_rate_lies_within_it(tmp_path, monkey
 def test_results_of_other_settings_are_not_mixed(finished):
     settings, _ = finished
 
+    run_bench(settings)  # the same ones are
+    file = runs_folder(settings) / "settings.json"
+    found = json.loads(file.read_text())
+    del found["clip"]  # as an earlier version wrote it
+    file.write_text(json.dumps(found))
+    run_bench(settings)
     for changes in ({"steps": 5}, {"clip": 1.0}, {"mixed_precision": "bf16"}):
         with pytest.raises(ConfigError, match=next(iter(changes))):
             run_bench(settings.replace(**changes))
@@ -149,6 +158,63 @@ def test_a_curve_is_the_mean_over_networks_with_the_spread_of_seeds(finished):
         assert [run[-1] for run in line.runs] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("text", ["[1]", "{", "3"])
+def test_damaged_settings_of_a_folder_are_told_in_words(tmp_path, text):
+    settings = config(tmp_path)
+    write_text(runs_folder(settings) / "settings.json", text)
+
+    with pytest.raises(ConfigError, match="is damaged"):
+        run_bench(settings)
+
+
+def test_a_trained_start_is_of_the_kind_that_reads_the_same():
+    names = {"transformers:gpt2": "gpts", "timm:resnet18": "convnets", "vits:3": "vits"}
+    names |= {"gpts-1k:0": "gpts", "vits-1k:0": "vits"}
+
+    assert {name: source_family(find_network(name)) for name in names} == names
+
+
+def test_a_seed_that_diverges_is_a_loss_whatever_the_norm(tmp_path, monkeypatch):
+    file = tmp_path / "nets.py"
+    file.write_text(MODELS_FILE)
+    models = (f"{file}:plain", f"{file}:normed")
+    settings = config(tmp_path / "out", models=models, seeds=(1, 2), rates=(1e-3,), steps=3)
+    begin = trials.initialize
+
+    def spoiled(model, start, *rest):
+        notes = begin(model, start, *rest)
+        if start == "ghn" and rest[2] == 2:
+            torch.nn.init.constant_(model[0].weight, math.inf)
+        return notes
+
+    monkeypatch.setattr(trials, "initialize", spoiled)
+
+    result = run_bench(settings)
+
+    assert [n.name for n in result.networks] == list(models)
+    assert not result.failed
+    for network in result.networks:
+        assert network.diverged("ghn")
+        assert network.gain("ghn", "default").verdict == "loss"
+
+
+def test_lsuv_gives_every_layer_a_variance_of_one(tmp_path):
+    network = find_network("convnets:1:test")
+    model = network.build({"classes": 10, "image": 32}, 0)
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 3, 32, 32)
+    variances = []
+
+    initialize(model, "lsuv", network, inputs, 0, config(tmp_path))
+
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    for layer in layers:
+        layer.register_forward_hook(lambda m, args, out: variances.append(out.var().item()))
+    model.train()(inputs)
+    assert len(variances) >= 3
+    assert all(0.85 < v < 1.15 for v in variances)
+
+
 def test_all_starts_are_fit_to_run(tmp_path):
     settings = config(
         tmp_path,
@@ -179,6 +245,20 @@ def frozen():
 
 def wrong():
     return nn.Sequential(nn.Conv2d(3, 10, 3))
+
+def plain():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+
+def normed():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+
+def few():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))
 
 def raising():
     return nn.Sequential(nn.Conv2d(1, 10, 3), nn.Flatten())
@@ -232,7 +312,7 @@ def test_a_start_that_predicts_nothing_is_named(finished, tmp_path):
 def test_networks_that_cannot_be_trained_are_left_out_with_a_reason(tmp_path):
     file = tmp_path / "nets.py"
     file.write_text(MODELS_FILE)
-    bad = [f"{file}:{name}" for name in ("frozen", "wrong", "raising")]
+    bad = [f"{file}:{name}" for name in ("frozen", "wrong", "raising", "few")]
     settings = config(tmp_path / "out", models=(*bad, MODELS[1]), seeds=(1,), rates=(1e-3,))
 
     result = run_bench(settings)
@@ -241,6 +321,7 @@ def test_networks_that_cannot_be_trained_are_left_out_with_a_reason(tmp_path):
     assert "no parameter that could be trained" in result.failed[bad[0]]
     assert "it emits [2, 10, 30, 30], not logits of shape [2, 'classes']" in result.failed[bad[1]]
     assert "channels" in result.failed[bad[2]]
+    assert "it emits 5 logits, the data have 10 classes" in result.failed[bad[3]]
 
 
 def test_the_command_ends_with_status_1_if_a_network_was_left_out(tmp_path):
@@ -310,6 +391,7 @@ def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
         ({"mixed_precision": "fp8"}, "'no' or 'bf16', got 'fp8'"),
         ({"models": ("vits:1", "vits:1:test")}, "vits:1:test"),
         ({"models": ("timm:resnet_18",)}, "resnet18"),
+        ({"models": ("nothere.py:net",)}, "nothere.py"),
         ({"starts": ("default", "ghn:nowhere")}, "vision-cifar10"),
         ({"starts": ("default", "magic")}, "unknown start 'magic'"),
         ({"starts": ("default", "ghn+magic")}, "ghn.noise, ghn.orthogonalize"),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
 from ghn.benchmarks.compare import Run
@@ -34,9 +35,18 @@ def test_a_curve_meets_a_goal_between_two_scores():
 
 def test_the_interval_holds_the_mean_and_narrows_with_agreement():
     low, high = bootstrap([0.1, 0.2, 0.3, 0.4])
-    assert 0.1 < low < 0.25 < high < 0.4
+    assert 0.1 <= low < 0.25 < high <= 0.4
 
     assert bootstrap([0.2, 0.2, 0.2]) == pytest.approx((0.2, 0.2))
+
+
+@pytest.mark.parametrize(("count", "most"), [(3, 0.28), (5, 0.11), (20, 0.08)])
+def test_noise_is_rarely_taken_for_a_gain(count, most):
+    draws = np.random.default_rng(1).normal(size=(400, count))
+
+    ends = [bootstrap(values.tolist()) for values in draws]
+
+    assert sum(not low <= 0 <= high for low, high in ends) / 400 < most
 
 
 def test_seeds_that_agree_make_a_win_and_seeds_that_do_not_make_a_tie():
