@@ -24,8 +24,8 @@ NOT_NEGATIVE = (
 class TrainConfig(Config):
     """Settings of `train`.
 
-    The defaults are a run of hours: about 90 ms for each network and core, so that 40,000 steps of
-    4 networks take four hours on one core. Shorter ones are in `ghn/training/recipes`.
+    The defaults are a run of hours: about 110 ms for each network and core, so that 40,000 steps of
+    4 networks take five hours on one core. Shorter ones are in `ghn/training/recipes`.
 
     Attributes:
         out: Folder of checkpoints, log and settings; an interrupted run found there is resumed.

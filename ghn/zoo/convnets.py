@@ -300,7 +300,6 @@ def example(config: ConvNetConfig) -> Float[Tensor, "b 3 h w"]:
 
 SAMPLERS.register("convnets")(
     Sampler(
-        ConvNetConfig,
         sample_convnet,
         ConvNet,
         example,

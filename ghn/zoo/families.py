@@ -201,11 +201,9 @@ def _from_torchvision(name: str, arguments: dict[str, Any]) -> nn.Module:
 
 def _from_transformers(name: str, arguments: dict[str, Any]) -> nn.Module:
     from transformers import AutoModel, AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     config = _transformers_config(name, arguments)
-    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and _is_decoder(config)
-    return (AutoModelForCausalLM if causal else AutoModel).from_config(config)
+    return (AutoModelForCausalLM if _is_decoder(config) else AutoModel).from_config(config)
 
 
 def bare_transformers(name: str, arguments: dict[str, Any]) -> nn.Module:
@@ -231,10 +229,20 @@ def _transformers_config(name: str, arguments: dict[str, Any]) -> Any:
 
 
 def _is_decoder(config: Any) -> bool:
-    """Whether the type is a language model by itself, not an encoder that could be made one."""
-    encoders = ("bert", "roberta", "electra", "ernie", "xlm", "rembert", "camembert", "bart")
-    return not getattr(config, "is_encoder_decoder", False) and not any(
-        word in config.model_type for word in encoders
+    """Whether the type is a language model by itself, not an encoder that could be made one.
+
+    An encoder that could be made one is also trained to fill in masked tokens.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    if getattr(config, "is_encoder_decoder", False):
+        return False
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
+        not encoder or getattr(config, "is_decoder", False)
     )
 
 

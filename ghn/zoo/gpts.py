@@ -139,8 +139,8 @@ def example(config: GPTConfig) -> Int64[Tensor, "b t"]:
 
 
 SAMPLERS.register("gpts")(
-    Sampler(GPTConfig, sample_gpt, GPT, example, "text", "small GPT-2 networks of bytes")
+    Sampler(sample_gpt, GPT, example, "text", "small GPT-2 networks of bytes")
 )
 SAMPLERS.register("gpts-1k")(
-    Sampler(GPTConfig, sample_gpt_1k, GPT, example, "text", "GPT-2 networks of LoGAH's GPTs-1K")
+    Sampler(sample_gpt_1k, GPT, example, "text", "GPT-2 networks of LoGAH's GPTs-1K")
 )

@@ -42,7 +42,6 @@ class Sampler:
     """A family.
 
     Attributes:
-        config: Type of its architectures.
         draw: From a generator and a split to an architecture of the split's range.
         build: From an architecture to a module; works under `torch.device("meta")`.
         example: From an architecture to an input that the module can be traced with.
@@ -50,7 +49,6 @@ class Sampler:
         summary: One line.
     """
 
-    config: type[Config]
     draw: Callable[[torch.Generator, Split], Any]
     build: Callable[[Any], nn.Module]
     example: Callable[[Any], Tensor]

@@ -171,11 +171,7 @@ def example(config: ViTConfig) -> Float[Tensor, "b 3 h w"]:
     return torch.zeros(1, 3, config.image, config.image)
 
 
-SAMPLERS.register("vits")(
-    Sampler(ViTConfig, sample_vit, ViT, example, "vision", "small vision transformers")
-)
+SAMPLERS.register("vits")(Sampler(sample_vit, ViT, example, "vision", "small vision transformers"))
 SAMPLERS.register("vits-1k")(
-    Sampler(
-        ViTConfig, sample_vit_1k, ViT, example, "vision", "vision transformers of LoGAH's ViTs-1K"
-    )
+    Sampler(sample_vit_1k, ViT, example, "vision", "vision transformers of LoGAH's ViTs-1K")
 )

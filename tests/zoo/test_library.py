@@ -23,6 +23,26 @@ def test_a_transformers_type_builds_with_config_arguments():
     assert type(resolve_model("transformers:bert", device="meta")).__name__ == "BertModel"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ernie4_5", "Ernie4_5ForCausalLM"),  # no encoder, though ernie is
+        ("modernbert-decoder", "ModernBertDecoderForCausalLM"),
+        ("roformer", "RoFormerModel"),
+        ("data2vec-text", "Data2VecTextModel"),
+        ("bart", "BartModel"),
+    ],
+)
+def test_language_models_have_their_head_and_encoders_have_none(name, kind):
+    assert type(resolve_model(f"transformers:{name}", device="meta")).__name__ == kind
+
+
+def test_an_encoder_that_is_to_be_a_decoder_has_a_head():
+    model = resolve_model("transformers:bert", device="meta", is_decoder=True)
+
+    assert type(model).__name__ == "BertLMHeadModel"
+
+
 def test_a_factory_in_a_file_builds(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from torch import nn\ndef net(width=3):\n    return nn.Linear(2, width)\n")
