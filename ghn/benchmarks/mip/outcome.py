@@ -69,7 +69,7 @@ class TaskResult:
             next((step for step, loss in run.curve if loss <= level), math.inf)
             for run in self.best(arm)[1]
         ]
-        return statistics.median(reached)
+        return float(statistics.median(reached))
 
 
 @dataclasses.dataclass
