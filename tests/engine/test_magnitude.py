@@ -427,6 +427,9 @@ def test_activations_of_batch_normalised_networks_stay_near_the_default(name):
     _, logits = layer_stds(model.eval(), images)
 
     ratios = {n: predicted[n] / default[n] for n in default if default[n] > 0}
+    # Of some families the default head is large; that of an untrained decoder is small on purpose.
+    head = next(n for n, module in model.named_modules() if module is model.get_classifier())
+    assert 0.01 < ratios.pop(head) < 2
     outside = {n: round(r, 2) for n, r in ratios.items() if not 0.1 < r < 10}
     assert outside == {}
     assert logits.isfinite().all()
