@@ -10,7 +10,7 @@ from torch import nn
 
 from ghn.errors import ConfigError
 
-__all__ = ["choose_device", "cuda_devices", "run_in"]
+__all__ = ["check_precision", "choose_device", "cuda_devices", "run_in"]
 
 Outputs = TypeVar("Outputs")
 
@@ -43,6 +43,12 @@ def choose_device(name: str = "auto") -> torch.device:
 def cuda_devices(model: nn.Module) -> list[torch.device]:
     """Return the CUDA devices that a model's parameters are on, each once."""
     return list({p.device for p in model.parameters() if p.device.type == "cuda"})
+
+
+def check_precision(name: str) -> None:
+    """Raise a ConfigError for a mixed precision that `run_in` does not know."""
+    if name not in ("no", "bf16"):
+        raise ConfigError(f"mixed_precision must be 'no' or 'bf16', got {name!r}")
 
 
 def run_in(precision: str, device: torch.device, call: Callable[[], Outputs]) -> Outputs:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 from ghn.config import Config
+from ghn.device import check_precision
 from ghn.engine.hypernet import GHNConfig
 from ghn.errors import ConfigError
 from ghn.io import expanded
@@ -117,10 +118,7 @@ class TrainConfig(Config):
         sizes = (self.pool, self.steps, self.meta_batch, self.batch, self.side, self.context)
         if min(sizes) < 1:
             raise ConfigError("pool, steps, meta_batch, batch, side and context must be at least 1")
-        if self.mixed_precision not in ("no", "bf16"):
-            raise ConfigError(
-                f"mixed_precision must be 'no' or 'bf16', got {self.mixed_precision!r}"
-            )
+        check_precision(self.mixed_precision)
         if self.optimizer not in ("muon", "adamw"):
             raise ConfigError(f"optimizer must be 'muon' or 'adamw', got {self.optimizer!r}")
         self._check_numbers()

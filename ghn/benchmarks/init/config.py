@@ -8,6 +8,7 @@ from typing import Any
 
 from ghn.benchmarks.init.networks import SPLITS
 from ghn.config import Config, check_distinct
+from ghn.device import check_precision
 from ghn.errors import ConfigError
 from ghn.io import expanded
 
@@ -118,10 +119,7 @@ class InitConfig(Config):
             )
         if not 0 <= self.clip < math.inf:
             raise ConfigError(f"clip must be finite and at least 0, got {self.clip}")
-        if self.mixed_precision not in ("no", "bf16"):
-            raise ConfigError(
-                f"mixed_precision must be 'no' or 'bf16', got {self.mixed_precision!r}"
-            )
+        check_precision(self.mixed_precision)
         check_distinct(models=self.models, seeds=self.seeds, rates=self.rates)
         sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs,
                  self.side)  # fmt: skip

@@ -8,12 +8,12 @@ from typing import Any
 
 from ghn.config import Config
 from ghn.decoders import ImplicitDecoderConfig
+from ghn.device import check_precision
 from ghn.errors import ConfigError
 
 __all__ = ["FamilyConfig"]
 
 BASES = ("none", "frozen", "trained")
-PRECISIONS = ("no", "bf16")
 NODES, SIZE = 16, 16
 
 
@@ -83,10 +83,7 @@ class FamilyConfig(Config):
         self._check_sizes()
         if self.base not in BASES:
             raise ConfigError(f"base must be one of {', '.join(BASES)}, got {self.base!r}")
-        if self.mixed_precision not in PRECISIONS:
-            raise ConfigError(
-                f"mixed_precision must be 'no' or 'bf16', got {self.mixed_precision!r}"
-            )
+        check_precision(self.mixed_precision)
         if not self.reach and self.base == "none":
             raise ConfigError("without a field (reach=0) weights come from a base, got base='none'")
         weights = (self.task, self.distillation, self.reconstruction, self.magnitude, self.decay)
