@@ -80,6 +80,7 @@ def _verdicts(result: InitResult) -> Iterator[str]:
 
 def _method(result: InitResult) -> list[str]:
     config, record = result.config, result.record
+    places = record.machine.get("trained on", [])
     base = config.starts[0]
     edge = [f"{n.name} ({s})" for n in result.networks for s in config.starts if n.on_edge(s)]
     return [
@@ -100,7 +101,7 @@ def _method(result: InitResult) -> list[str]:
         "decides nothing.",
         f"Reach: steps until the mean curve meets the final mean of {base}, in units of all "
         "steps; the median over networks.",
-        *(f"Networks were trained on {place}." for place in record.machine.get("trained on", [])),
+        *([f"Networks were trained on {' and '.join(places)}."] if places else []),
         *_idle(result),
         *(f"Left out: {name}, {why}" for name, why in result.failed.items()),
     ]
