@@ -14,6 +14,7 @@ import typer
 from ghn.cli import flags
 from ghn.cli.output import note, print_table, progress_bar
 from ghn.errors import ConfigError
+from ghn.io import expanded
 
 if TYPE_CHECKING:
     from ghn.training import StepRecord
@@ -85,11 +86,16 @@ def _settings(path: Path | None) -> dict[str, Any]:
         return {}
     import ghn.training
 
-    recipe = Path(ghn.training.__file__).parent / "recipes" / f"{path}.toml"
+    folder = Path(ghn.training.__file__).parent / "recipes"
+    recipes = {recipe.stem: recipe for recipe in sorted(folder.glob("*.toml"))}
+    file = expanded(path)
+    if not file.exists():
+        if str(path) not in recipes:
+            raise ConfigError(f"{path} is neither a file nor a recipe ({', '.join(recipes)})")
+        file = recipes[str(path)]
     try:
-        file = recipe if recipe.is_file() and not path.exists() else path.expanduser()
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read settings from {path}: {error}") from error
 
 

@@ -118,6 +118,14 @@ def test_settings_in_a_wrong_form_are_told_in_words(text, message, tmp_path):
     assert message in result.stderr
 
 
+def test_a_recipe_that_is_not_there_is_told_with_those_that_are():
+    result = CliRunner().invoke(app, ["train", "--config", "vision-cifar10-tiled-long"])
+
+    assert result.exit_code == 1
+    assert "neither a file nor a recipe" in result.stderr
+    assert "vision-cifar10-tiled," in result.stderr
+
+
 def test_zoo_sample_repeats_itself_and_counts_parameters():
     def networks(*extra: str) -> list[dict]:
         result = CliRunner().invoke(app, ["zoo", "sample", "vits", "--count", "3", *extra])
