@@ -26,6 +26,7 @@ from ghn.training.schedule import rise_and_fall
 from ghn.training.tasks import Task, cross_entropy
 
 __all__ = [
+    "Curve",
     "Data",
     "Run",
     "Schedule",
@@ -39,6 +40,8 @@ __all__ = [
 RECALIBRATION = 8  # batches
 WEIGHT_DECAY = 0.01
 
+Curve = list[tuple[int, float]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -48,11 +51,13 @@ class Data:
         train: Where batches are drawn from.
         test: What scores are taken on.
         scored: Number of its inputs that count.
+        others: Further data of the same kind that scores are taken on.
     """
 
     train: Task
     test: Task
     scored: int
+    others: tuple[Task, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,10 +99,12 @@ class Run:
     Attributes:
         losses: Training loss of each step.
         scores: Pairs (steps done, score on the test data: accuracy, or bits per byte).
+        others: The same on further test data, by their names.
     """
 
     losses: list[float]
-    scores: list[tuple[int, float]]
+    scores: Curve
+    others: dict[str, Curve] = dataclasses.field(default_factory=dict)
 
     @property
     def final_loss(self) -> float:
@@ -120,12 +127,13 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
     optimizer, step = _stepper(model, schedule)
     tests = schedule.test_steps()
     losses: list[Tensor] = []
-    scores: list[tuple[int, float]] = []
+    curves: list[Curve] = [[] for _ in (data.test, *data.others)]
     with preserve_global_state(derive_seed(seed, "training")):
         for number in range(schedule.steps + 1):
             if number in tests:
-                value = score(model, data, schedule.batch, schedule.mixed_precision)
-                scores.append((number, value))
+                values = _scores(model, data, schedule.batch, schedule.mixed_precision)
+                for curve, value in zip(curves, values, strict=True):
+                    curve.append((number, value))
             if number == schedule.steps:
                 break
             inputs, labels = data.train.batch(schedule.batch, make_generator(seed, "batch", number))
@@ -133,7 +141,8 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
             model.train()
             losses.append(step(inputs.to(device), labels.to(device)))
     # Losses are read at the end: each reading waits for the device.
-    return Run(torch.stack(losses).tolist(), scores)
+    others = {task.name: curve for task, curve in zip(data.others, curves[1:], strict=True)}
+    return Run(torch.stack(losses).tolist(), curves[0], others)
 
 
 def _stepper(
@@ -177,7 +186,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"] = rate
 
 
-@torch.no_grad()
 def score(model: nn.Module, data: Data, batch: int, mixed_precision: str = "no") -> float:
     """Return the score on the test data; the model stays as it is.
 
@@ -189,6 +197,13 @@ def score(model: nn.Module, data: Data, batch: int, mixed_precision: str = "no")
         batch: Inputs in each of them.
         mixed_precision: As in `Schedule`; statistics are measured in the model's own precision.
     """
+    return _scores(model, dataclasses.replace(data, others=()), batch, mixed_precision)[0]
+
+
+@torch.no_grad()
+def _scores(model: nn.Module, data: Data, batch: int, mixed_precision: str) -> list[float]:
+    """Return the score on each of the test data, with the same statistics."""
+    tasks = (data.test, *data.others)
     undo = Snapshot(model, model.buffers())
     try:
         if batch_norms(model):
@@ -196,9 +211,9 @@ def score(model: nn.Module, data: Data, batch: int, mixed_precision: str = "no")
             try:
                 recalibrate_statistics(model, [data.train.batch(batch, d)[0] for d in draws])
             except InputError:  # of what it trains on: its statistics are not finite
-                return math.nan
+                return [math.nan] * len(tasks)
         model.eval()
-        return data.test.score(_runner(model, mixed_precision), data.scored)
+        return [task.score(_runner(model, mixed_precision), data.scored) for task in tasks]
     finally:
         undo.restore()
 

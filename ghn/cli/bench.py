@@ -76,9 +76,9 @@ def run_init(values: dict[str, Any]) -> None:
     if as_json:
         print_json(result.to_dict())
     else:
-        columns, rows = summary_table(result)
-        title = f"{config.scored_data}/{config.scored_on}, {config.steps} steps"
-        print_table(title, columns, rows)
+        scored = [f"{name}/{split}" for name, split in config.scored_data]
+        for name, part in zip(scored, [result, *result.others().values()], strict=True):
+            print_table(f"{name}, {config.steps} steps", *summary_table(part))
         note(f"Results: {', '.join(str(f) for f in files)}")
     for name, reason in result.failed.items():
         note(f"Left out: {name}, {reason}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -135,6 +136,27 @@ def test_two_starts_with_one_seed_see_the_same_batches():
 
     assert len(seen[0]) == 5
     assert seen[0] == seen[1]
+
+
+def test_further_test_data_are_scored_along_the_way_and_change_nothing():
+    class Swapped(TwoColours):
+        name = "swapped"
+
+        def batch(self, count, draws):
+            x, y = super().batch(count, draws)
+            return x, 1 - y
+
+    data = dataclasses.replace(two_colours(), others=(Swapped(),))
+    schedule = Schedule(steps=20, batch=8, rate=1e-2, tests=3)
+
+    alone = train(small_net(), two_colours(), schedule, seed=1)
+    run = train(small_net(), data, schedule, seed=1)
+
+    assert (run.losses, run.scores) == (alone.losses, alone.scores)
+    assert [step for step, _ in run.others["swapped"]] == [0, 10, 20]
+    assert [value for _, value in run.others["swapped"]] == pytest.approx(
+        [1 - value for _, value in run.scores]
+    )
 
 
 def test_training_twice_gives_the_same_numbers():

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ghn.benchmarks.compare import Data, Run
+from ghn.benchmarks.compare import Curve, Data, Run
 from ghn.benchmarks.init.config import InitConfig, parts_of
 from ghn.benchmarks.init.networks import Network, find_network, list_networks
 from ghn.benchmarks.init.outcome import InitResult, NetworkResult
@@ -94,7 +94,8 @@ def run_bench(
     results = [_collect(network, config, ledger, data) for network in ledger.networks]
     source = {"name": data.train.name, "hash": data.train.hash}
     if config.test_data:
-        source |= {"scored on": data.test.name, "hash of that": data.test.hash}
+        tests = (data.test, *data.others)
+        source |= {"scored on": ", ".join(f"{test.name} (hash {test.hash})" for test in tests)}
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
     places = sorted({str(found.get("trained on", "")) for found in ledger.found.values()} - {""})
     record = dataclasses.replace(record, machine={**record.machine, "trained on": places})
@@ -208,8 +209,13 @@ class _Ledger:
         """Return a finished trial's run."""
         run = self.found[trial]["run"]
         losses = [math.inf if loss is None else loss for loss in run["losses"]]
-        scores = [(step, math.nan if v is None else v) for step, v in run["scores"]]
-        return Run(losses, scores)
+        others = {name: _curve(curve) for name, curve in run.get("others", {}).items()}
+        return Run(losses, _curve(run["scores"]), others)
+
+
+def _curve(scores: list[list[Any]]) -> Curve:
+    """Return what JSON has of a curve; its None is a score that is not finite."""
+    return [(step, math.nan if value is None else value) for step, value in scores]
 
 
 def _written(path: Path) -> dict[str, Any] | None:
@@ -245,7 +251,8 @@ def _claim(config: InitConfig, data: Data) -> None:
         *("steps", "batch", "context", "clip", "mixed_precision", "scored", "tests"),
     )
     wanted = {key: value for key, value in config.to_dict().items() if key in keys}
-    wanted["content of the data"] = f"{data.train.hash} {data.test.hash}"
+    hashes = [task.hash for task in (data.train, data.test, *data.others)]
+    wanted["content of the data"] = " ".join(hashes)
     if not path.is_file():
         write_json(path, wanted)
         return

@@ -17,6 +17,8 @@ __all__ = ["AFTERWARDS", "STARTS", "InitConfig", "parts_of"]
 STARTS = ("default", "orthogonal", "lsuv", "trained", "ghn")
 """Kinds of initializations; `ghn` may name what is done afterwards, and a checkpoint."""
 
+SCORED_ON = ("val", "test")
+
 AFTERWARDS: dict[str, dict[str, Any]] = {
     "noise": {"noise": 0.1},
     "orthogonalize": {"orthogonalize": True},
@@ -44,7 +46,9 @@ class InitConfig(Config):
         models: These instead, such as `"timm:resnet18"` or `"convnets:3:wide"`.
         data: Images (`ghn.data.load_images`) or text (`ghn.data.load_text`), by what the networks
             read; training takes the split `"fit"`.
-        test_data: Data set that scores are taken on, if it is not `data`.
+        test_data: Data sets that scores are taken on, if not `data` itself: the first for verdicts
+            and curves, each further one in tables of its own. `"NAME:test"` or `"NAME:val"` where
+            one takes another split than `scored_on`.
         side: Height and width of images in pixels.
         scored_on: Split that scores are taken on: `"val"` for choices, `"test"` for reports.
         starts: Initializations: `"default"`, `"orthogonal"`, `"lsuv"`, `"trained"`, `"ghn"` or
@@ -73,7 +77,7 @@ class InitConfig(Config):
     networks: int = 20
     models: tuple[str, ...] = ()
     data: str = "cifar10"
-    test_data: str = ""
+    test_data: tuple[str, ...] = ()
     side: int = 32
     scored_on: str = "val"
     starts: tuple[str, ...] = ("default", "ghn")
@@ -93,15 +97,19 @@ class InitConfig(Config):
     ray: bool = False
 
     @property
-    def scored_data(self) -> str:
-        """Data set that scores are taken on."""
-        return self.test_data or self.data
+    def scored_data(self) -> list[tuple[str, str]]:
+        """Names and splits of the data that scores are taken on."""
+        named = [name.rpartition(":") for name in self.test_data or (self.data,)]
+        return [
+            (name, split) if split in SCORED_ON else (name + colon + split, self.scored_on)
+            for name, colon, split in named
+        ]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", str(expanded(self.out)))  # ~ as in a shell
         if self.split not in SPLITS:
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
-        if self.scored_on not in ("val", "test"):
+        if self.scored_on not in SCORED_ON:
             raise ConfigError(f"scored_on must be 'val' or 'test', got {self.scored_on!r}")
         if len(set(self.starts)) != len(self.starts) or len(self.starts) < 2:
             raise ConfigError(f"starts must be at least two different ones, got {self.starts}")
@@ -120,7 +128,9 @@ class InitConfig(Config):
         if not 0 <= self.clip < math.inf:
             raise ConfigError(f"clip must be finite and at least 0, got {self.clip}")
         check_precision(self.mixed_precision)
-        check_distinct(models=self.models, seeds=self.seeds, rates=self.rates)
+        check_distinct(
+            models=self.models, seeds=self.seeds, rates=self.rates, test_data=self.scored_data
+        )
         sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs,
                  self.side)  # fmt: skip
         if min(*sizes, self.source_steps) < 1 or self.tests < 2:

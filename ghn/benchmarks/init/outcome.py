@@ -129,6 +129,14 @@ class NetworkResult:
         """+1 if more is better."""
         return 1.0 if self.metric == "accuracy" else -1.0
 
+    def scored_on(self, name: str) -> NetworkResult:
+        """Return the same network as scored on further test data."""
+        runs = {
+            start: [Run(run.losses, run.others[name]) for run in runs]
+            for start, runs in self.runs.items()
+        }
+        return dataclasses.replace(self, runs=runs)
+
     def curve(self, start: str) -> list[tuple[int, float]]:
         """Return the mean score over seeds at each step where it was taken."""
         runs = self.runs[start]
@@ -223,6 +231,14 @@ class InitResult:
     scored: int
     failed: dict[str, str]
 
+    def others(self) -> dict[str, InitResult]:
+        """Return the same result as scored on each of the further test data, by their names."""
+        first = next(iter(self.networks[0].runs.values()))
+        return {
+            name: dataclasses.replace(self, networks=[n.scored_on(name) for n in self.networks])
+            for name in first[0].others
+        }
+
     def summaries(self) -> list[Summary]:
         """Sum up every start over every group, and over all networks."""
         groups: dict[str, list[NetworkResult]] = {}
@@ -261,10 +277,7 @@ class InitResult:
         networks = []
         for network in self.networks:
             entry = dataclasses.asdict(network)
-            entry["gains"] = {
-                start: dataclasses.asdict(network.gain(start, self.config.starts[0]))
-                for start in self.config.starts[1:]
-            }
+            entry["gains"] = self._gains(network)
             for runs in entry["runs"].values():
                 for run in runs:
                     del run["losses"]  # in the folder of the runs
@@ -274,7 +287,18 @@ class InitResult:
                 "config": self.config.to_dict(),
                 "summary": [dataclasses.asdict(s) for s in self.summaries()],
                 "networks": networks,
+                "others": {
+                    name: {
+                        "summary": [dataclasses.asdict(s) for s in other.summaries()],
+                        "gains": {n.name: self._gains(n) for n in other.networks},
+                    }
+                    for name, other in self.others().items()
+                },
                 "failed": self.failed,
                 "record": self.record.to_dict(),
             }
         )
+
+    def _gains(self, network: NetworkResult) -> dict[str, Any]:
+        base, *starts = self.config.starts
+        return {start: dataclasses.asdict(network.gain(start, base)) for start in starts}

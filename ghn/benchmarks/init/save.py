@@ -52,16 +52,26 @@ def init_report(result: InitResult) -> Report:
             heading="Curves",
         ),
         Table(*network_table(result), heading="Networks"),
+        *(Table(*table, heading=heading) for heading, table in _other_tables(result)),
         Points(_method(result), heading="How it was measured"),
         Details("All numbers as JSON", result.to_dict()),
     )
     return report
 
 
+def _other_tables(
+    result: InitResult,
+) -> Iterator[tuple[str, tuple[list[str], list[list[str]]]]]:
+    """Give the tables of each of the further test data, with their headings."""
+    for name, other in result.others().items():
+        yield f"Groups of networks on {name}", summary_table(other)
+        yield f"Networks on {name}", network_table(other)
+
+
 def _title(result: InitResult) -> str:
     config = result.config
     what = "chosen networks" if config.models else config.split
-    data = config.data + (f" and {config.test_data}" if config.test_data else "")
+    data = " and ".join(dict.fromkeys([config.data, *(name for name, _ in config.scored_data)]))
     return f"Initializations: {what}, {data}, {config.steps} steps"
 
 
@@ -85,7 +95,7 @@ def _method(result: InitResult) -> list[str]:
     edge = [f"{n.name} ({s})" for n in result.networks for s in config.starts if n.on_edge(s)]
     return [
         f"Data: {record.data['name']} (hash {record.data['hash']}), scored on {_inputs(result)} of "
-        f"{config.scored_data}/{config.scored_on}.",
+        f"{_scored_on(result)}.",
         f"Batches of {config.batch}, AdamW, warm-up over a tenth of the steps, cosine to zero"
         f"{_recipe(config)}.",
         f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
@@ -105,6 +115,13 @@ def _method(result: InitResult) -> list[str]:
         *_idle(result),
         *(f"Left out: {name}, {why}" for name, why in result.failed.items()),
     ]
+
+
+def _scored_on(result: InitResult) -> str:
+    first, *others = (f"{name}/{split}" for name, split in result.config.scored_data)
+    if not others:
+        return first
+    return f"{first}, which verdicts and curves are of, and of {' and '.join(others)}"
 
 
 def _recipe(config: InitConfig) -> str:
@@ -150,5 +167,10 @@ def _markdown(result: InitResult) -> str:
             "",
             *markdown_table(*network_table(result)),
             "",
+            *(
+                line
+                for heading, table in _other_tables(result)
+                for line in (f"## {heading}", "", *markdown_table(*table), "")
+            ),
         ]
     )

@@ -61,19 +61,20 @@ def load_bench_data(config: InitConfig, modality: str) -> Data:
     """Load what the networks are trained and scored on."""
     device = choose_device(config.device)
     tasks: list[Task] = []
-    for name, split in ((config.data, "fit"), (config.scored_data, config.scored_on)):
+    for name, split in ((config.data, "fit"), *config.scored_data):
         if modality == "text":
             tasks.append(TextTask(load_text(name, split), config.context))
         else:
             tasks.append(ImageTask(load_images(name, split, config.side).to(device)))
-    train, test = tasks
-    if train.settings != test.settings:
-        raise ConfigError(
-            f"{config.scored_data} cannot score networks that are trained on {config.data}: it has "
-            f"{_sizes(test)}, not {_sizes(train)}"
-        )
-    scored = min(config.scored, len(test.data)) if isinstance(test, ImageTask) else config.scored
-    return Data(train, test, scored)
+    train, *tests = tasks
+    for test in tests:
+        if train.settings != test.settings:
+            raise ConfigError(
+                f"{test.name} cannot score networks that are trained on {config.data}: it has "
+                f"{_sizes(test)}, not {_sizes(train)}"
+            )
+    images = [len(test.data) for test in tests if isinstance(test, ImageTask)]
+    return Data(train, tests[0], min([config.scored, *images]), tuple(tests[1:]))
 
 
 def _sizes(task: Task) -> str:
@@ -115,7 +116,7 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
     run = train(model, data, schedule, trial.seed)
     result = {
         "trial": dataclasses.asdict(trial),
-        "run": finite_json({"losses": run.losses, "scores": run.scores}),
+        "run": finite_json(dataclasses.asdict(run)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "notes": notes,
         "trained on": _place(device),

@@ -95,6 +95,30 @@ def test_a_damaged_run_is_made_again(finished):
     assert [n.tried for n in again.networks] == [n.tried for n in result.networks]
 
 
+def test_each_of_the_test_data_has_scores_and_tables_of_its_own(finished, tmp_path):
+    _, alone = finished
+    settings = config(tmp_path, test_data=("digits:val", "digits:test"))
+
+    result = run_bench(settings)
+    again = run_bench(settings)
+    save_result(again, tmp_path)
+
+    [other] = result.others().values()
+    for network, elsewhere, once in zip(
+        result.networks, other.networks, alone.networks, strict=True
+    ):
+        assert network.rates == elsewhere.rates == once.rates
+        assert network.finals("ghn") == once.finals("ghn")
+        assert elsewhere.finals("ghn") != network.finals("ghn")
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert again.others()["digits/test"].summaries() == other.summaries()
+    assert found["others"]["digits/test"]["summary"][0]["final"] == other.summaries()[0].final
+    text = (tmp_path / "result.md").read_text()
+    assert "digits/val, which verdicts and curves are of, and of digits/test" in text
+    assert "## Networks on digits/test" in text
+    assert "--test-data digits:val --test-data digits:test" in text
+
+
 def test_the_grid_is_widened_until_the_best_rate_lies_within_it(tmp_path, monkeypatch):
     def best_at_one(settings, trial):
         loss = abs(math.log10(trial.rate))
@@ -397,18 +421,19 @@ def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
         ({"starts": ("default", "ghn+magic")}, "ghn.noise, ghn.orthogonalize"),
         ({"starts": ("default", "lsuv+noise")}, "unknown start"),
         ({"starts": ("default", "ghn:text-bytes")}, "writes networks for text"),
-        ({"test_data": "OTHER"}, "classes 2, image 32, not classes 10"),
+        ({"test_data": ("OTHER",)}, "classes 2, image 32, not classes 10"),
+        ({"test_data": ("digits", "digits:val")}, "test_data must differ"),
         ({"seeds": (0, 1)}, "seed 0"),
         ({"models": ("vits:x",)}, "named by a seed"),
         ({"models": ("vits:0:test", "gpts:0:test")}, "all read images, or all read text"),
     ],
 )
 def test_wrong_settings_are_named_before_anything_runs(tmp_path, changes, message):
-    if "test_data" in changes:
+    if changes.get("test_data") == ("OTHER",):
         for number in range(20):
             place = tmp_path / "other" / f"{number % 2}"
             place.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8)).save(place / f"{number}.png")
-        changes = {"test_data": str(tmp_path / "other")}
+        changes = {"test_data": (str(tmp_path / "other"),)}
     with pytest.raises(GHNError, match=message):
         run_bench(config(tmp_path, **changes))
