@@ -56,8 +56,7 @@ def keep_reasons(
         for name, parameter in parameters.items()
     }
     if unsupported == "keep" and (first := _barrier(graph, reasons)):
-        behind = _behind(graph, graph.specs[first].node)
-        late = [n for n, reason in reasons.items() if not reason and graph.specs[n].node in behind]
+        late = [name for name in _behind(graph, first) if not reasons[name]]
         reasons |= dict.fromkeys(late, "unsupported")
     return reasons
 
@@ -70,7 +69,7 @@ def selection_notes(graph: ParamGraph, reasons: Mapping[str, str | None]) -> tup
         reasons: As `keep_reasons` returns them.
     """
     first = _barrier(graph, reasons)
-    if first is None:
+    if first is None or all(reasons[name] != "unsupported" for name in _behind(graph, first)):
         return ()
     return (
         f"the checkpoint has not learned what {first} does, and all signals pass it: what comes "
@@ -95,13 +94,14 @@ def _barrier(graph: ParamGraph, reasons: Mapping[str, str | None]) -> str | None
     return min(found, key=lambda name: graph.specs[name].node, default=None)
 
 
-def _behind(graph: ParamGraph, node: int) -> set[int]:
-    """Return the nodes that read, through whatever others, what a node computes."""
+def _behind(graph: ParamGraph, name: str) -> list[str]:
+    """Return the parameters of nodes that read, through whatever others, what one computes."""
+    node = graph.specs[name].node
     reached = {node}
     for start, end in graph.edges:
         if start in reached:
             reached.add(end)
-    return reached - {node}
+    return [other for other, spec in graph.specs.items() if spec.node in reached - {node}]
 
 
 def _reason(

@@ -186,5 +186,12 @@ def test_what_lies_behind_an_unsupported_layer_with_a_way_round_it_is_predicted(
     assert not any("odd.weight" in note for note in notes)
 
 
+def test_nothing_is_said_of_what_lies_behind_where_nothing_does():
+    names, notes = kept(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 10, 2)))
+
+    assert names == {"2.weight", "2.bias"}
+    assert notes == ()
+
+
 def test_all_is_predicted_where_that_is_asked_for():
     assert kept(Detour(is_around=False), unsupported="predict") == (set(), ())
