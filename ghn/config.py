@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from ghn.errors import ConfigError
 
-__all__ = ["Config", "check_distinct", "plain_values"]
+__all__ = ["Config", "check_at_least", "check_distinct", "plain_values"]
 
 C = TypeVar("C", bound="Config")
 
@@ -106,6 +106,17 @@ def check_distinct(**settings: Sequence[Any]) -> None:
     for name, values in settings.items():
         if len(set(values)) < len(values):
             raise ConfigError(f"{name} must differ, each would count twice, got {tuple(values)}")
+
+
+def check_at_least(least: float | int, **settings: float | int) -> None:
+    """Refuse settings below a number; nan is below all.
+
+    Raises:
+        ConfigError: With the name of the first one.
+    """
+    for name, value in settings.items():
+        if not value >= least:
+            raise ConfigError(f"{name} must be at least {least:g}, got {value:g}")
 
 
 def plain_values(value: Any, where: str) -> Any:

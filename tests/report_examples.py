@@ -94,7 +94,7 @@ def initialization() -> Report:
         for i in range(3)
     ]
     record = make_record("ghn bench init --steps 200", (0, 1, 2, 3), {"name": "x", "hash": "0"})
-    return init_report(InitResult(config, networks, record, 100, {}))
+    return init_report(InitResult(config, networks, record, {"cifar10/test": 100}, {}))
 
 
 def continual() -> Report:

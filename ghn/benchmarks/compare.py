@@ -50,7 +50,7 @@ class Data:
     Attributes:
         train: Where batches are drawn from.
         test: What scores are taken on.
-        scored: Number of its inputs that count.
+        scored: Largest number of inputs that a score is taken on, the first of them.
         others: Further data of the same kind that scores are taken on.
     """
 

@@ -67,17 +67,19 @@ def run_init(values: dict[str, Any]) -> None:
         values: `as_json`, and the flags' values by parameter name.
     """
     from ghn.benchmarks.init import InitConfig, run_bench, save_result, summary_table
+    from ghn.device import choose_device
 
     as_json = values.pop("as_json")
     config = InitConfig.from_dict(flags.collect(InitConfig, values, {}))
+    if config.cuda_graphs and not config.ray and choose_device(config.device).type != "cuda":
+        note("--cuda-graphs does nothing without a GPU.")
     with progress_bar("Training from each start") as ticker:
         result: InitResult = run_bench(config, ticker)
     files = save_result(result, Path(config.out))
     if as_json:
         print_json(result.to_dict())
     else:
-        scored = [f"{name}/{split}" for name, split in config.scored_data]
-        for name, part in zip(scored, [result, *result.others().values()], strict=True):
+        for name, part in zip(result.scored, [result, *result.others().values()], strict=True):
             print_table(f"{name}, {config.steps} steps", *summary_table(part))
         note(f"Results: {', '.join(str(f) for f in files)}")
     for name, reason in result.failed.items():

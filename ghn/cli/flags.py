@@ -156,6 +156,8 @@ def _annotation(path: tuple[str, ...], hint: Any, text: str, default: Any) -> An
     names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
     shown = "" if default is dataclasses.MISSING else f" [default: {_show(default)}]"
     hidden = " (JSON)" if kind is None else ""
+    if isinstance(kind, types.GenericAlias):
+        shown = f" [may be repeated{shown.replace(' [', '; ') or ']'}"
     # Brackets would be read as markup, and backticks say nothing on a terminal.
     plain = re.sub('`"?|"?`', "", text)
     help_text = escape(f"{plain}{hidden}{shown}")

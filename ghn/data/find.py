@@ -14,7 +14,7 @@ from ghn.data.hub import HUB_PREFIX, fetch
 from ghn.errors import ConfigError, DataError
 from ghn.io import cache_folder, expanded
 
-__all__ = ["find_data", "folder_hash", "resolved"]
+__all__ = ["find_data", "folder_hash", "is_hidden", "resolved"]
 
 
 def find_data(name: str, *, download: bool = True) -> Path:
@@ -54,21 +54,32 @@ def find_data(name: str, *, download: bool = True) -> Path:
 
 def resolved(name: str) -> Path:
     """Return where a path leads now: what is kept in memory by name must not outlive a `chdir`."""
+    if not name:
+        raise ConfigError("the name of a data set is empty")
     try:
         return expanded(name).resolve()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name!r} is no data set and no path: {error}") from error
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file is one that programs leave behind: it or a folder begins with a dot.
+
+    Args:
+        path: Relative to the folder of the data.
+    """
+    return any(part.startswith(".") for part in path.parts)
+
+
 def folder_hash(folder: Path) -> str:
     """Return a short hash of the names and contents of a folder's files, for records of results.
 
-    Files and folders whose names begin with a dot are what programs leave behind.
+    It is what readers see of it: without what is hidden.
     """
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):
+        if is_hidden(name):
             continue
         content = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
         digest.update(f"{name.as_posix()}:{content}\n".encode())

@@ -20,7 +20,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from ghn.data.find import find_data, folder_hash, resolved
+from ghn.config import check_at_least
+from ghn.data.find import find_data, folder_hash, is_hidden, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_images
 from ghn.data.pictures import read_picture
 from ghn.data.sheets import read_tiles
@@ -83,10 +84,11 @@ def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
 
     Raises:
         DataError: If the data cannot be found or read.
-        ConfigError: If there is no such data set or split.
+        ConfigError: If there is no such data set or split, or `side` is below 1.
     """
     if split not in ("train", "test", "fit", "val"):
         raise ConfigError(f"split must be train, test, fit or val, got {split!r}")
+    check_at_least(1, side=side)
     whole = _load_whole(name, "test" if split == "test" else "train", side, resolved(name))
     if split in ("train", "test"):
         return whole
@@ -123,6 +125,8 @@ def _load_whole(name: str, split: str, side: int, place: Path) -> ImageData:
         pictures, labels, classes = _read_folder(split, folder)
     else:
         known = ", ".join([*_READERS, "digits"])
+        if place.is_file():
+            raise ConfigError(f"images are read from a folder of classes, {name!r} is a file")
         raise ConfigError(f"unknown image data {name!r}; known: {known}, hf:OWNER/NAME, a folder")
     return ImageData(
         name=f"{name}/{split}",
@@ -206,33 +210,48 @@ _READERS: dict[str, Callable[[str, Path], Pictures]] = {
 
 def _read_folder(split: str, folder: Path) -> Pictures:
     """Read a folder of images with a folder for each class."""
-    from PIL import Image
-
-    apart = (folder / "train").is_dir()
-    tests = [folder / name for name in ("test", "val", "valid") if (folder / name).is_dir()]
-    root = folder if not apart else tests[0] if split == "test" and tests else folder / "train"
-    known = Image.registered_extensions()
-    classes = _folders(folder / "train" if apart else folder)
-    unknown = sorted({*_folders(root)} - {*classes})
-    if unknown:
-        raise DataError(f"{root} has classes that {folder / 'train'} lacks: {', '.join(unknown)}")
+    # A folder `train` without folders is a class of that name.
+    apart = (folder / "train").is_dir() and bool(_folders(folder / "train"))
+    root = folder / "train" if apart else folder
+    classes = _folders(root)
     if len(classes) < 2:
         raise DataError(f"{folder} has {len(classes)} folders of classes; at least two are needed")
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((root / name).rglob("*"))
-        if path.suffix.lower() in known
-    ]
-    if not (apart and tests):
-        files = [f for i, f in enumerate(files) if (i % 10 == 9) == (split == "test")]
+    tests = [folder / name for name in ("test", "val", "valid") if apart]
+    tests = [path for path in tests if path.is_dir()]
+    if split == "test" and tests:
+        unknown = sorted({*_folders(tests[0])} - {*classes})
+        if unknown:
+            raise DataError(f"{tests[0]} has classes that {root} lacks: {', '.join(unknown)}")
+        root = tests[0]
+        files = _files(root, classes)
+    else:
+        files = _files(root, classes)
+        empty = {*range(len(classes))} - {label for _, label in files}
+        if files and empty:
+            names = ", ".join(classes[label] for label in sorted(empty))
+            raise DataError(f"{root} has classes without an image: {names}; remove their folders")
+        if not tests:
+            files = [f for i, f in enumerate(files) if (i % 10 == 9) == (split == "test")]
     if not files:
-        few = "" if apart and tests else ", or fewer than ten to take test images from"
+        few = "" if tests else ", or fewer than ten to take test images from"
         raise DataError(f"{root} holds no images in folders of classes{few}")
     # In a fixed order that mixes the classes, so that any part of it has all of them.
     mixed = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
     pictures = (read_picture(path, path) for path, _ in mixed)
     return pictures, np.array([label for _, label in mixed]), classes
+
+
+def _files(root: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """Return the pictures in the folders of classes, with their labels."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((root / name).rglob("*"))
+        if path.suffix.lower() in known and not is_hidden(path.relative_to(root))
+    ]
 
 
 def _folders(folder: Path) -> tuple[str, ...]:

@@ -187,6 +187,8 @@ def _decompress(path: Path) -> bytes:
 
 def _part(text: bytes, split: str) -> bytes:
     held = int(len(text) * HELD_OUT)
+    if not held:
+        raise DataError(f"a text of {len(text)} bytes is too short to keep some for val and test")
     first, second = len(text) - 2 * held, len(text) - held
     return {"train": text[:first], "val": text[first:second], "test": text[second:]}[split]
 

@@ -103,7 +103,7 @@ def test_help_shows_the_docstrings_texts_and_the_defaults():
 
     assert "Learning rate. [default: 0.001]" in shown
     assert "Width of an embedding. [default: 64]" in shown
-    assert "Sizes to draw from. [default: 1 2]" in shown
+    assert "Sizes to draw from. [may be repeated; default: 1 2]" in shown
     assert "Which kind, a or b[x]. [default: a]" in shown  # no markup of docstrings or terminals
 
 

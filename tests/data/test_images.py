@@ -200,6 +200,52 @@ def test_folders_that_programs_leave_behind_are_no_classes(tmp_path):
     assert load_images(str(folder), "train", side=8).classes == ("cat", "dog")
 
 
+def test_hidden_files_are_no_pictures_and_change_no_hash(tmp_path):
+    before = load_images(str(folder_of(tmp_path / "one")), "train", side=8)
+    folder = folder_of(tmp_path / "two")
+    hidden = folder / "cat" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    Image.new("RGB", (8, 8)).save(hidden / "0.png")
+    (folder / "dog" / "._0.png").write_bytes(b"no picture")
+
+    after = load_images(str(folder), "train", side=8)
+
+    assert after.hash == before.hash
+    assert torch.equal(after.images, before.images)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    folder = folder_of(tmp_path / "vehicles", classes=("bus", "train", "test"))
+
+    assert load_images(str(folder), "train", side=8).classes == ("bus", "test", "train")
+    assert len(load_images(str(folder), "test", side=8)) == 6
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_a_class_without_an_image_is_named(tmp_path, part):
+    folder = folder_of(tmp_path / "set", parts=(part,))
+    (folder / part / "owl").mkdir()
+
+    with pytest.raises(DataError, match="without an image: owl; remove"):
+        load_images(str(folder), "train", side=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "message"),
+    [
+        ("", 8, "is empty"),
+        ("digits", 0, "side must be at least 1, got 0"),
+        ("FILE", 8, "a folder of classes, .* is a file"),
+    ],
+)
+def test_wrong_arguments_are_told_in_words(tmp_path, name, side, message):
+    (tmp_path / "text.txt").write_text("abc")
+    name = str(tmp_path / "text.txt") if name == "FILE" else name
+
+    with pytest.raises(ConfigError, match=message):
+        load_images(name, "train", side)
+
+
 def test_classes_must_be_two_and_the_same_in_both_parts(tmp_path):
     with pytest.raises(DataError, match="1 folders of classes"):
         load_images(str(folder_of(tmp_path / "one", classes=("cat",))), "train", side=8)

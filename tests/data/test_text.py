@@ -19,6 +19,13 @@ def places(tmp_path, monkeypatch):
     _load.cache_clear()
 
 
+def test_a_text_too_short_to_divide_is_refused(tmp_path):
+    (tmp_path / "short.txt").write_text("hello")
+
+    with pytest.raises(DataError, match="5 bytes is too short"):
+        load_text(str(tmp_path / "short.txt"), "val")
+
+
 def test_a_file_is_read_as_bytes_and_its_end_is_held_out(tmp_path):
     text = bytes(range(32, 232)) * 3
     (tmp_path / "mine.txt").write_bytes(text)

@@ -27,6 +27,7 @@ from ghn.benchmarks.init.trials import (
     load_bench_data,
     path_of,
     runs_folder,
+    scored_counts,
     try_trial,
 )
 from ghn.benchmarks.records import make_record
@@ -99,7 +100,7 @@ def run_bench(
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
     places = sorted({str(found.get("trained on", "")) for found in ledger.found.values()} - {""})
     record = dataclasses.replace(record, machine={**record.machine, "trained on": places})
-    return InitResult(config, results, record, data.scored, ledger.failed)
+    return InitResult(config, results, record, scored_counts(data), ledger.failed)
 
 
 def _networks(config: InitConfig) -> list[Network]:
@@ -247,7 +248,7 @@ def _claim(config: InitConfig, data: Data) -> None:
     """Write the settings of a run and its data's hashes, or check that they are the folder's."""
     path = runs_folder(config) / "settings.json"
     keys = (
-        *("data", "test_data", "side", "scored_on", "source_steps"),
+        *("data", "test_data", "side", "flip", "shift", "scored_on", "source_steps"),
         *("steps", "batch", "context", "clip", "mixed_precision", "scored", "tests"),
     )
     wanted = {key: value for key, value in config.to_dict().items() if key in keys}

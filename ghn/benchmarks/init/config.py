@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from ghn.benchmarks.init.networks import SPLITS
-from ghn.config import Config, check_distinct
+from ghn.config import Config, check_at_least, check_distinct
 from ghn.device import check_precision
 from ghn.errors import ConfigError
 from ghn.io import expanded
@@ -50,6 +50,9 @@ class InitConfig(Config):
             and curves, each further one in tables of its own. `"NAME:test"` or `"NAME:val"` where
             one takes another split than `scored_on`.
         side: Height and width of images in pixels.
+        flip: Share of training images that are mirrored left to right; 0 for digits, letters and
+            whatever has a left and a right.
+        shift: Largest shift of training images, in pixels.
         scored_on: Split that scores are taken on: `"val"` for choices, `"test"` for reports.
         starts: Initializations: `"default"`, `"orthogonal"`, `"lsuv"`, `"trained"`, `"ghn"` or
             `"ghn:CHECKPOINT"`, and with `+noise`, `+orthogonalize` or `+calibrate` after `ghn`;
@@ -79,6 +82,8 @@ class InitConfig(Config):
     data: str = "cifar10"
     test_data: tuple[str, ...] = ()
     side: int = 32
+    flip: float = 0.5
+    shift: int = 4
     scored_on: str = "val"
     starts: tuple[str, ...] = ("default", "ghn")
     steps: int = 200
@@ -99,11 +104,13 @@ class InitConfig(Config):
     @property
     def scored_data(self) -> list[tuple[str, str]]:
         """Names and splits of the data that scores are taken on."""
-        named = [name.rpartition(":") for name in self.test_data or (self.data,)]
-        return [
-            (name, split) if split in SCORED_ON else (name + colon + split, self.scored_on)
-            for name, colon, split in named
-        ]
+        found = []
+        for given in self.test_data or (self.data,):
+            name, _, split = given.rpartition(":")
+            if name and split in ("fit", "train"):
+                raise ConfigError(f"scores are taken on {' or '.join(SCORED_ON)}, got {given!r}")
+            found.append((name, split) if split in SCORED_ON else (given, self.scored_on))
+        return found
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", str(expanded(self.out)))  # ~ as in a shell
@@ -127,14 +134,13 @@ class InitConfig(Config):
             )
         if not 0 <= self.clip < math.inf:
             raise ConfigError(f"clip must be finite and at least 0, got {self.clip}")
+        if not 0 <= self.flip <= 1:
+            raise ConfigError(f"flip must be between 0 and 1, got {self.flip}")
+        check_at_least(0, shift=self.shift)
         check_precision(self.mixed_precision)
         check_distinct(
             models=self.models, seeds=self.seeds, rates=self.rates, test_data=self.scored_data
         )
-        sizes = (self.networks, self.steps, self.batch, self.context, self.scored, self.jobs,
-                 self.side)  # fmt: skip
-        if min(*sizes, self.source_steps) < 1 or self.tests < 2:
-            raise ConfigError(
-                "networks, steps, batch, context, scored, side and jobs must be at least 1, tests "
-                f"at least 2, got {self}"
-            )
+        sizes = ("networks", "steps", "batch", "context", "scored", "jobs", "side", "source_steps")
+        check_at_least(1, **{name: getattr(self, name) for name in sizes})
+        check_at_least(2, tests=self.tests)

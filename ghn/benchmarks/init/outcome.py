@@ -221,14 +221,14 @@ class InitResult:
         config: Settings.
         networks: One result a network.
         record: Command, seeds, machine, versions, data.
-        scored: Number of images or excerpts that a score was taken on.
+        scored: Number of images or excerpts that a score was taken on, by the test data's names.
         failed: Networks that could not be trained, by name, with reasons.
     """
 
     config: InitConfig
     networks: list[NetworkResult]
     record: Record
-    scored: int
+    scored: dict[str, int]
     failed: dict[str, str]
 
     def others(self) -> dict[str, InitResult]:

@@ -94,10 +94,10 @@ def _method(result: InitResult) -> list[str]:
     base = config.starts[0]
     edge = [f"{n.name} ({s})" for n in result.networks for s in config.starts if n.on_edge(s)]
     return [
-        f"Data: {record.data['name']} (hash {record.data['hash']}), scored on {_inputs(result)} of "
+        f"Data: {record.data['name']} (hash {record.data['hash']}), scored on "
         f"{_scored_on(result)}.",
-        f"Batches of {config.batch}, AdamW, warm-up over a tenth of the steps, cosine to zero"
-        f"{_recipe(config)}.",
+        f"Batches of {config.batch}{_moved(result)}, AdamW, warm-up over a tenth of the steps, "
+        f"cosine to zero{_recipe(config)}.",
         f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
         "where the best lay on the edge) for every network by the training loss on a seed of its "
         f"own; results are from seeds {', '.join(map(str, config.seeds))}.",
@@ -118,10 +118,20 @@ def _method(result: InitResult) -> list[str]:
 
 
 def _scored_on(result: InitResult) -> str:
-    first, *others = (f"{name}/{split}" for name, split in result.config.scored_data)
+    first, *others = (f"{_inputs(result, n)} of {name}" for name, n in result.scored.items())
     if not others:
         return first
-    return f"{first}, which verdicts and curves are of, and of {' and '.join(others)}"
+    return f"{first}, which verdicts and curves are of, and on {' and '.join(others)}"
+
+
+def _moved(result: InitResult) -> str:
+    """Say how images are moved while training."""
+    config = result.config
+    if result.networks[0].metric != "accuracy":
+        return ""
+    moved = [f"{config.flip:.0%} of them mirrored"] if config.flip else []
+    moved += [f"all shifted by up to {config.shift} pixels"] if config.shift else []
+    return f" images, {', '.join(moved)}" if moved else " images as they are"
 
 
 def _recipe(config: InitConfig) -> str:
@@ -134,10 +144,10 @@ def _margin(result: InitResult) -> str:
     return "-1 point" if accuracy else f"-{MARGIN} bits per byte"
 
 
-def _inputs(result: InitResult) -> str:
+def _inputs(result: InitResult, count: int) -> str:
     if result.networks[0].metric == "accuracy":
-        return f"the first {result.scored:,} images"
-    return f"{result.scored:,} excerpts at equal distances"
+        return f"the first {count:,} images"
+    return f"{count:,} excerpts at equal distances"
 
 
 def _idle(result: InitResult) -> Iterator[str]:

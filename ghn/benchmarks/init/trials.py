@@ -31,10 +31,12 @@ __all__ = [
     "path_of",
     "run_trial",
     "runs_folder",
+    "scored_counts",
     "try_trial",
 ]
 
 CHOICE_SEED = 0
+CLASSES_TOLD = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +67,35 @@ def load_bench_data(config: InitConfig, modality: str) -> Data:
         if modality == "text":
             tasks.append(TextTask(load_text(name, split), config.context))
         else:
-            tasks.append(ImageTask(load_images(name, split, config.side).to(device)))
+            images = load_images(name, split, config.side).to(device)
+            tasks.append(ImageTask(images, config.flip, config.shift))
     train, *tests = tasks
     for test in tests:
-        if train.settings != test.settings:
+        if train.settings != test.settings or _classes(train) != _classes(test):
             raise ConfigError(
                 f"{test.name} cannot score networks that are trained on {config.data}: it has "
-                f"{_sizes(test)}, not {_sizes(train)}"
+                f"{_kind(test)}, not {_kind(train)}"
             )
-    images = [len(test.data) for test in tests if isinstance(test, ImageTask)]
-    return Data(train, tests[0], min([config.scored, *images]), tuple(tests[1:]))
+    return Data(train, tests[0], config.scored, tuple(tests[1:]))
 
 
-def _sizes(task: Task) -> str:
-    return ", ".join(f"{name} {value}" for name, value in task.settings.items())
+def scored_counts(data: Data) -> dict[str, int]:
+    """Return by the names of the test data how many of their images or excerpts are scored."""
+    return {
+        test.name: min(data.scored, len(test.data)) if isinstance(test, ImageTask) else data.scored
+        for test in (data.test, *data.others)
+    }
+
+
+def _classes(task: Task) -> tuple[str, ...]:
+    return task.data.classes if isinstance(task, ImageTask) else ()
+
+
+def _kind(task: Task) -> str:
+    sizes = ", ".join(f"{name} {value}" for name, value in task.settings.items())
+    classes = _classes(task)
+    more = ", ..." if len(classes) > CLASSES_TOLD else ""
+    return f"{sizes} ({', '.join(classes[:CLASSES_TOLD])}{more})" if classes else sizes
 
 
 def try_trial(config: InitConfig, trial: Trial) -> dict[str, Any] | str:

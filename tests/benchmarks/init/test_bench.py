@@ -17,8 +17,9 @@ from ghn.benchmarks.init.curves import group_lines
 from ghn.benchmarks.init.networks import find_network
 from ghn.benchmarks.init.sources import source_family
 from ghn.benchmarks.init.starts import initialize
-from ghn.benchmarks.init.trials import runs_folder
+from ghn.benchmarks.init.trials import load_bench_data, runs_folder, scored_counts
 from ghn.cli import app
+from ghn.data import load_images, normalize
 from ghn.errors import ConfigError, GHNError
 from ghn.io import write_text
 
@@ -114,9 +115,36 @@ def test_each_of_the_test_data_has_scores_and_tables_of_its_own(finished, tmp_pa
     assert again.others()["digits/test"].summaries() == other.summaries()
     assert found["others"]["digits/test"]["summary"][0]["final"] == other.summaries()[0].final
     text = (tmp_path / "result.md").read_text()
-    assert "digits/val, which verdicts and curves are of, and of digits/test" in text
+    assert "of digits/val, which verdicts and curves are of, and on the first 40" in text
     assert "## Networks on digits/test" in text
     assert "--test-data digits:val --test-data digits:test" in text
+
+
+def test_each_of_the_test_data_is_scored_on_as_much_as_it_has(tmp_path):
+    folder = tmp_path / "few"
+    for number in range(40):
+        place = folder / f"{number % 10}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(place / f"{number}.png")
+
+    data = load_bench_data(config(tmp_path, test_data=("digits", f"{folder}:test")), "vision")
+
+    assert scored_counts(data) == {"digits/val": 40, f"{folder}/test": 4}
+
+
+def test_images_are_moved_as_is_asked_for(tmp_path):
+    def picked(**changes):
+        data = load_bench_data(config(tmp_path, **changes), "vision")
+        return data.train.batch(8, torch.Generator().manual_seed(0))[0]
+
+    index = torch.randint(
+        len(load_images("digits", "fit")), (8,), generator=torch.Generator().manual_seed(0)
+    )
+    still = normalize(load_images("digits", "fit").images[index])
+
+    assert torch.equal(picked(flip=0.0, shift=0), still)
+    assert torch.equal(picked(flip=1.0, shift=0), still.flip(-1))
+    assert not torch.equal(picked(), still)
 
 
 def test_the_grid_is_widened_until_the_best_rate_lies_within_it(tmp_path, monkeypatch):
@@ -421,8 +449,13 @@ def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
         ({"starts": ("default", "ghn+magic")}, "ghn.noise, ghn.orthogonalize"),
         ({"starts": ("default", "lsuv+noise")}, "unknown start"),
         ({"starts": ("default", "ghn:text-bytes")}, "writes networks for text"),
-        ({"test_data": ("OTHER",)}, "classes 2, image 32, not classes 10"),
+        ({"test_data": ("OTHER",)}, r"classes 2, image 32 .0, 1., not classes 10, image 32 .0, 1"),
         ({"test_data": ("digits", "digits:val")}, "test_data must differ"),
+        ({"test_data": ("digits:fit",)}, "scores are taken on val or test, got 'digits:fit'"),
+        ({"networks": 0}, "networks must be at least 1, got 0"),
+        ({"tests": 1}, "tests must be at least 2, got 1"),
+        ({"flip": 1.5}, "flip must be between 0 and 1, got 1.5"),
+        ({"shift": -1}, "shift must be at least 0, got -1"),
         ({"seeds": (0, 1)}, "seed 0"),
         ({"models": ("vits:x",)}, "named by a seed"),
         ({"models": ("vits:0:test", "gpts:0:test")}, "all read images, or all read text"),

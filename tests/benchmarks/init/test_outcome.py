@@ -92,14 +92,15 @@ def test_what_diverged_is_shown_and_written(tmp_path):
     networks = [network("bits per byte", **finals)]
     networks = [dataclasses.replace(n, tried={s: {1e-3: 1.0} for s in finals}) for n in networks]
     record = make_record("ghn bench init", (1, 2), {"name": "books/fit", "hash": "0"})
-    result = InitResult(InitConfig(), networks, record, 100, {"vits:0": "from ghn: too large"})
+    scored = {"books/val": 100}
+    result = InitResult(InitConfig(), networks, record, scored, {"vits:0": "from ghn: too large"})
 
     save_result(result, tmp_path)
 
     text = (tmp_path / "result.md").read_text()
     assert "diverged" in text
     assert "Left out: vits:0, from ghn: too large" in text
-    assert "scored on 100 excerpts at equal distances of" in text
+    assert "scored on 100 excerpts at equal distances of books/val." in text
     assert json.loads((tmp_path / "result.json").read_text())["summary"][1]["losses"] == 1
 
 
@@ -123,6 +124,6 @@ def test_the_rate_to_begin_with_is_one_that_networks_chose_and_half_of_them_at_m
     ]
 
     record = Record(command="", seeds=(), machine={}, versions={})
-    *_, summary = InitResult(InitConfig(), networks, record, 100, {}).summaries()
+    *_, summary = InitResult(InitConfig(), networks, record, {}, {}).summaries()
 
     assert summary.rate == 3e-3
