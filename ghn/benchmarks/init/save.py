@@ -129,7 +129,7 @@ def _moved(result: InitResult) -> str:
     config = result.config
     if result.networks[0].metric != "accuracy":
         return ""
-    moved = [f"{config.flip:.0%} of them mirrored"] if config.flip else []
+    moved = [f"{100 * config.flip:g} % of them mirrored"] if config.flip else []
     moved += [f"all shifted by up to {config.shift} pixels"] if config.shift else []
     return f" images, {', '.join(moved)}" if moved else " images as they are"
 
