@@ -25,6 +25,7 @@ __all__ = [
     "append_line",
     "atomic_path",
     "cache_folder",
+    "current_umask",
     "expanded",
     "made_folder",
     "read_tensors",
@@ -62,12 +63,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        temporary.chmod(0o666 & ~current_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def current_umask() -> int:
+    """Return the permissions that new files lack; the system tells them only by setting others."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def made_folder(folder: str | Path) -> Path:

@@ -18,6 +18,7 @@ from jaxtyping import Int64
 
 from ghn.data.pictures import read_picture
 from ghn.errors import DataError
+from ghn.io import current_umask
 
 __all__ = ["HUB", "HUB_PREFIX", "fetch", "parquet_files", "read_images", "read_texts"]
 
@@ -72,6 +73,7 @@ def fetch(name: str, target: Path) -> Path:
 
 
 def _put(partial: Path, target: Path) -> None:
+    partial.chmod(0o777 & ~current_umask())  # temporary folders are their owner's alone
     try:
         partial.rename(target)
     except OSError:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ghn.data.find import find_data, resolved
+from ghn.data.find import find_data, is_hidden, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
 from ghn.errors import ConfigError, DataError
 from ghn.io import atomic_path, cache_folder, expanded
@@ -169,7 +169,7 @@ def _read_place(place: Path, split: str) -> bytes:
         return _part(read_texts(tables["train"]), split)
     if tables[split]:
         return read_texts(tables[split])
-    files = [p for p in sorted(place.iterdir()) if p.suffix in _DECOMPRESS and ".txt" in p.name]
+    files = [p for p in sorted(place.iterdir()) if p.suffix in _DECOMPRESS and _is_text(p)]
     if len(files) == 1:
         return _part(_decompress(files[0]), split)
     named = {p.name.partition(".")[0]: p for p in files}
@@ -179,6 +179,10 @@ def _read_place(place: Path, split: str) -> bytes:
     raise DataError(
         f"{place} has no text for {split!r}: it holds {', '.join(p.name for p in files) or 'none'}"
     )
+
+
+def _is_text(path: Path) -> bool:
+    return ".txt" in path.name and not is_hidden(Path(path.name))
 
 
 def _decompress(path: Path) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import HfApi, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -49,7 +49,7 @@ def embedded_checkpoints() -> dict[str, Path]:
 
 
 @functools.lru_cache(maxsize=4)
-def _load_cached(folder: str, modified: int) -> GHN:
+def _load_cached(folder: str, modified: tuple[int, ...]) -> GHN:
     from ghn.engine.hypernet import GHN
 
     ghn = GHN.from_pretrained(folder).eval()
@@ -69,8 +69,8 @@ def load_ghn(name: str | Path, **download: Any) -> GHN:
         CheckpointError: If the checkpoint cannot be used.
     """
     folder = find_checkpoint(name, **download)
-    weights = folder / WEIGHTS_FILE
-    modified = weights.stat().st_mtime_ns if weights.exists() else 0
+    files = (folder / CONFIG_FILE, folder / WEIGHTS_FILE)
+    modified = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
     return _load_cached(str(folder), modified)
 
 
@@ -119,8 +119,9 @@ class HubCheckpoint(ModelHubMixin):
             save_directory: Folder, made if needed.
             dtype: How floating-point tensors are stored: float32, float16 or bfloat16.
             repo_id: Hub repository, with `push_to_hub`; the folder's name if None.
-            push_to_hub: Whether to upload the folder too.
-            **push_to_hub_kwargs: Passed to `push_to_hub`.
+            push_to_hub: Whether to upload the folder too, with all that lies in it.
+            **push_to_hub_kwargs: `token`, `private`, and what `huggingface_hub.upload_folder`
+                takes, such as `commit_message`.
 
         Returns:
             The commit's address if pushed, else None.
@@ -128,8 +129,10 @@ class HubCheckpoint(ModelHubMixin):
         folder = Path(save_directory)
         self._save_pretrained(folder, dtype)
         if push_to_hub:
-            push_to_hub_kwargs.pop("config", None)
-            return self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs)
+            api = HfApi(token=push_to_hub_kwargs.pop("token", None))
+            private = push_to_hub_kwargs.pop("private", None)
+            url = api.create_repo(repo_id or folder.name, private=private, exist_ok=True)
+            return api.upload_folder(repo_id=url.repo_id, folder_path=folder, **push_to_hub_kwargs)
         return None
 
     def _save_pretrained(self, save_directory: Path, dtype: str = "float32") -> None:

@@ -281,7 +281,7 @@ def _plan(
     if graph is None or (settings.calibrate and example_inputs is None):
         traced = trace_with_inputs(model, example_inputs)
         graph, form = graph or traced.graph, traced.inputs
-    elif settings.calibrate:
+    elif example_inputs is not None:
         form = next(candidates(model, example_inputs))
     hypernetwork, label, notes = find_hypernetwork(settings.checkpoint, graph)
     support = hypernetwork.config.support

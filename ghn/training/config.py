@@ -26,7 +26,7 @@ class TrainConfig(Config):
     """Settings of `train`.
 
     The defaults are a run of hours: about 110 ms for each network and core, so that 40,000 steps of
-    4 networks take five hours on one core. Shorter ones are in `ghn/training/recipes`.
+    4 networks take five hours on one core. Settings of other runs are in `ghn/training/recipes`.
 
     Attributes:
         out: Folder of checkpoints, log and settings; an interrupted run found there is resumed.

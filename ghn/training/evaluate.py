@@ -105,7 +105,6 @@ def evaluate(
     config: TrainConfig,
     split: str = "val",
     inputs: int | None = None,
-    targets: list[Target] | None = None,
 ) -> Evaluation:
     """Score predicted and default parameters of held-out networks on held-out data.
 
@@ -115,14 +114,13 @@ def evaluate(
         split: Split of the samplers.
         inputs: Number of images (1,000 if None, or all; the first that were not trained on) or of
             excerpts (64 if None).
-        targets: Networks to score instead of the split's.
     """
     task = make_task(config, held_out_split(config))
     count = inputs or INPUTS[config.modality]
     if isinstance(task, ImageTask):
         count = min(count, len(task.data))
-    chosen = targets or held_out_targets(config, task, split)
-    scores = [_score_one(ghn, target, task, count) for target in chosen]
+    targets = held_out_targets(config, task, split)
+    scores = [_score_one(ghn, target, task, count) for target in targets]
     return Evaluation(task.metric, task.name, count, scores)
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ghn.errors import CheckpointError, ConfigError
 from ghn.io import sole_writer, write_json, write_text
+from ghn.pages.page import finite_json
 from ghn.rng import preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import evaluate
@@ -38,8 +39,8 @@ class StepRecord:
 
     Attributes:
         step: Steps taken so far.
-        loss: Mean cross-entropy over networks since the last record, in nats; those skipped left
-            out, nan if all were (null in the log).
+        loss: Mean cross-entropy over networks since the last record, in nats; those whose own loss
+            or gradient is not finite left out, nan if all are (null in the log).
         accuracy: Mean accuracy on the labels, of the same: classes, or next tokens.
         skipped: Networks left out since the run began because something was not finite: their
             loss, its gradient, or the step's gradient in the hypernetwork.
@@ -125,8 +126,7 @@ def _write_log(
     with path.open("a", encoding="utf-8") as log:
         for record in _steps(trainer, tick, stops):
             values = dataclasses.asdict(record)
-            plain = {k: None if v != v else v for k, v in values.items()}  # nan is no JSON
-            log.write(json.dumps(plain) + "\n")
+            log.write(json.dumps(finite_json(values)) + "\n")
             log.flush()
             accelerator.log(_scalars(record), step=record.step)
             progress(record)

@@ -119,6 +119,7 @@ def sample(
                     continue
                 data = ", ".join(f"{name} {value}" for name, value in settings.items())
                 raise ConfigError(f"no network of {family} fits {data}: {error}") from error
+            unfit = 0
             if split not in _SHARES or _bucket(drawn, fitted) in _SHARES[split]:
                 return fitted
 

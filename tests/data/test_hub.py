@@ -12,6 +12,7 @@ from PIL import Image
 from ghn.data import find_data, load_images
 from ghn.data.images import _load_whole
 from ghn.errors import ConfigError, DataError
+from ghn.io import current_umask
 
 NAMES = ["cat", "dog", "owl"]
 
@@ -86,6 +87,7 @@ def test_data_are_the_same_whenever_they_were_fetched(cache, monkeypatch):
     _load_whole.cache_clear()
 
     assert load_images("hf:o/mine", "train").hash == first
+    assert (cache / "o--mine").stat().st_mode & 0o777 == 0o777 & ~current_umask()
     assert not list((cache / "o--mine").rglob(".*"))
 
 

@@ -19,6 +19,13 @@ def places(tmp_path, monkeypatch):
     _load.cache_clear()
 
 
+def test_hidden_files_are_no_texts(tmp_path):
+    (tmp_path / "mine.txt").write_bytes(b"abc" * 100)
+    (tmp_path / "._mine.txt").write_bytes(b"no text")
+
+    assert len(load_text(str(tmp_path), "train")) == 270
+
+
 def test_a_text_too_short_to_divide_is_refused(tmp_path):
     (tmp_path / "short.txt").write_text("hello")
 

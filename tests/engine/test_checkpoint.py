@@ -247,12 +247,45 @@ def test_pushing_uploads_a_folder_that_loads(monkeypatch):
     assert uploaded == [True]
 
 
+def test_saving_can_upload_the_very_folder(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    def create_repo(self, repo_id, **settings):
+        calls.append((repo_id, settings))
+        return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+    def upload_folder(self, *, repo_id, folder_path, **settings):
+        header = (folder_path / WEIGHTS).read_bytes()[:2000]
+        calls.append((repo_id, b"F16" in header, (folder_path / "README.md").exists(), settings))
+        return "commit"
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    (tmp_path / "README.md").write_text("a card")
+
+    found = build().save_pretrained(
+        tmp_path, dtype="float16", push_to_hub=True, repo_id="a/b", private=True,
+        commit_message="first",
+    )  # fmt: skip
+
+    assert found == "commit"
+    assert calls == [
+        ("a/b", {"private": True, "exist_ok": True}),
+        ("a/b", True, True, {"commit_message": "first"}),
+    ]
+
+
 def test_a_checkpoint_is_loaded_once_and_again_when_it_changed(folder):
     first = load_ghn(folder)
 
     assert load_ghn(str(folder)) is first
     assert not first.training
     assert not any(p.requires_grad for p in first.parameters())
+
+    os.utime(folder / "config.json", ns=(1, 1))
+    assert load_ghn(folder) is not first
 
     build(seed=2).save_pretrained(folder)
     os.utime(folder / WEIGHTS, ns=(1, 1))

@@ -135,6 +135,9 @@ def test_the_report_tells_that_a_model_reads_larger_images():
 
     assert notes(32) == ()
     assert any("224 x 224" in note for note in notes(224))
+    inputs = torch.zeros(1, 3, 224, 224)
+    report = predict_params(net(), inputs, graph=trace(net(), inputs))
+    assert any("224 x 224" in note for note in report.notes)
 
 
 class Detour(nn.Module):

@@ -12,7 +12,8 @@ from training_helpers import step
 
 import ghn.training.trainer as trainer_module
 from ghn.errors import ConfigError
-from ghn.training import Trainer, make_target, train
+from ghn.training import Trainer, loop, make_target, train
+from ghn.training.evaluate import Evaluation, NetworkScore
 from ghn.training.tasks import Batches
 from ghn.zoo import ConvNetConfig, ViTConfig
 
@@ -104,15 +105,20 @@ def test_steps_without_a_finite_network_count_in_no_loss(config, monkeypatch):
         trainer.step += 1
         return next(found, (math.nan, math.nan))
 
+    score = NetworkScore("vits", "layer", 1, math.nan, math.nan)
+    held_out = Evaluation("accuracy", "digits/val", 1, [score])
     monkeypatch.setattr(Trainer, "take_step", take_step)
+    monkeypatch.setattr(loop, "evaluate", lambda *_: held_out)
     records = []
-    trainer = train(config.replace(steps=54, eval_networks=0), records.append)
+    trainer = train(config.replace(steps=54, eval_every=54), records.append)
 
     assert [r.step for r in records] == [50, 54]
     assert (records[0].loss, records[0].accuracy) == (3.0, 0.375)
     assert math.isnan(records[1].loss)
     lines = (Path(trainer.config.out) / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [3.0, None]
+    assert "NaN" not in lines[-1]
+    assert json.loads(lines[-1])["held_out"]["all"] is None
 
 
 def test_the_penalty_is_the_sum_of_the_norms_of_what_is_emitted(config):

@@ -13,6 +13,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from ghn.benchmarks.init.trials import (
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.workers import RunAll, workers
 from ghn.config import check_distinct
-from ghn.engine.checkpoint import load_ghn
+from ghn.engine.checkpoint import CONFIG_FILE, find_checkpoint, load_ghn
 from ghn.engine.source import default_checkpoint
 from ghn.errors import ConfigError, GHNError, UnknownNameError
 from ghn.io import tensor_digest, write_json
@@ -66,18 +67,14 @@ def run_bench(
     data = load_bench_data(config, modality)
     for network in networks:
         _check_name(network, data)
-    files = {network.name: network.digest() for network in networks}
     checkpoints = {start: _origin(start, modality) for start in config.starts}
-    origins = {
-        (name, start): file + checkpoint
-        for name, file in files.items()
-        for start, checkpoint in checkpoints.items()
-    }
     _claim(config, data)
+    sources: dict[str, str] = {}
     if "trained" in config.starts:
         for family in sorted({source_family(n) for n in networks}):
             progress(0, 1, f"training a network of {family}")
-            train_source(config, family, data)
+            sources[family] = train_source(config, family, data)
+    origins = _origins(networks, checkpoints, sources)
     with workers(config.jobs, config.ray) as run_all:
         ledger = _Ledger(config, run_all, progress, networks, origins)
         for _ in range(1 + WIDENINGS):
@@ -129,7 +126,7 @@ def _check_name(network: Network, data: Data) -> None:
 
 
 def _origin(start: str, modality: str) -> str:
-    """Return what tells the weights of a checkpoint from those that it had before.
+    """Return what tells a checkpoint's weights and settings from those that it had before.
 
     Raises:
         ConfigError: If it is for networks that read something else.
@@ -137,13 +134,33 @@ def _origin(start: str, modality: str) -> str:
     kind, _, checkpoint = parts_of(start)
     if kind != "ghn":
         return ""
-    ghn = load_ghn(checkpoint or default_checkpoint(modality)[0])
+    name = checkpoint or default_checkpoint(modality)[0]
+    ghn = load_ghn(name)
     if ghn.config.modality != modality:
         raise ConfigError(
             f"start {start!r} writes networks for {ghn.config.modality}, the networks are for "
             f"{modality}"
         )
-    return tensor_digest(ghn.state_dict())
+    settings = (find_checkpoint(name) / CONFIG_FILE).read_bytes()
+    return tensor_digest(ghn.state_dict()) + blake2b(settings, digest_size=8).hexdigest()
+
+
+def _origins(
+    networks: list[Network], checkpoints: dict[str, str], sources: dict[str, str]
+) -> dict[tuple[str, str], str]:
+    """Return by network and start what tells files from those that they were before.
+
+    Args:
+        networks: The networks, some of which are defined by a file.
+        checkpoints: Digests by start.
+        sources: Digests of trained networks by family.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for network in networks:
+        digests = {**checkpoints, "trained": sources.get(source_family(network), "")}
+        file = network.digest()
+        found |= {(network.name, start): file + digests[start] for start in checkpoints}
+    return found
 
 
 class _Ledger:
@@ -187,6 +204,8 @@ class _Ledger:
                 self.failed.setdefault(trial.network, f"from {trial.start}: {result}")
             else:
                 self.found[trial] = result
+                if not (path := path_of(self.config, trial)).is_file():
+                    write_json(path, result)  # a worker elsewhere wrote to a disk of its own
             self._tell(f"{trial.network}, {trial.start}")
         self.networks = [n for n in self.networks if n.name not in self.failed]
 
@@ -204,7 +223,7 @@ class _Ledger:
     def best_rate(self, network: str, start: str) -> float:
         """Return the rate with the lowest final training loss."""
         tried = self.tried(network, start)
-        return min(tried, key=lambda rate: tried[rate])
+        return min(tried, key=lambda rate: (tried[rate], rate))  # the lowest if all diverged
 
     def of(self, trial: Trial) -> Run:
         """Return a finished trial's run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ghn.benchmarks.init.config import InitConfig
+from ghn.benchmarks.init.config import InitConfig, parts_of
 from ghn.benchmarks.init.curves import SCORES, draw_curves, group_lines
 from ghn.benchmarks.init.outcome import MARGIN, InitResult
 from ghn.benchmarks.init.tables import network_table, summary_table
@@ -106,13 +106,14 @@ def _method(result: InitResult) -> list[str]:
         "The rate of a group, the one to begin with, is the median of its networks' choices.",
         f"Gains are final scores against {base}, seed by seed. Win, loss: a network's 95 % "
         "bootstrap interval over seeds leaves out 0 (its percentiles are widened for few seeds; "
-        "noise alone passes in one case of 13 with five seeds, of 4 with three). Worse: it lies "
-        f"below {_margin(result)}. A start some of whose runs diverge has lost; a single seed "
-        "decides nothing.",
+        "noise alone passes in one case of 13 with five seeds, of 4 with three, of 2 with two). "
+        f"Worse: it lies below {_margin(result)}. A start some of whose runs diverge has lost; a "
+        "single seed decides nothing.",
         f"Reach: steps until the mean curve meets the final mean of {base}, in units of all "
         "steps; the median over networks.",
         *([f"Networks were trained on {' and '.join(places)}."] if places else []),
         *_idle(result),
+        *_seen(result),
         *(f"Left out: {name}, {why}" for name, why in result.failed.items()),
     ]
 
@@ -157,6 +158,18 @@ def _idle(result: InitResult) -> Iterator[str]:
         names = [name for name, note in notes.items() if note.get("predicted") == 0]
         if names:
             yield f"{start} predicts nothing of {', '.join(names)}: these are their own weights."
+
+
+def _seen(result: InitResult) -> Iterator[str]:
+    """Warn of images that a checkpoint may have learned from: copies of data differ in order."""
+    config = result.config
+    splits = {split for _, split in config.scored_data}
+    if "val" in splits and any(parts_of(start)[0] == "ghn" for start in config.starts):
+        yield (
+            "The split val is the end of the training images: a checkpoint that learned from them "
+            "in another order, in another copy of the data, has seen most of it. Its card has the "
+            "hash of its copy; the split test was seen by none."
+        )
 
 
 def _markdown(result: InitResult) -> str:

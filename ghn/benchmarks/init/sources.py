@@ -14,7 +14,7 @@ from ghn.benchmarks.init.networks import Network
 from ghn.config import Config
 from ghn.device import choose_device
 from ghn.graphs import ParamGraph, cached_trace
-from ghn.io import atomic_path
+from ghn.io import atomic_path, tensor_digest
 from ghn.rng import derive_seed, preserve_global_state
 from ghn.zoo import SAMPLERS
 from ghn.zoo.convnets import ConvNetConfig
@@ -41,17 +41,20 @@ def source_family(network: Network) -> str:
     return "gpts" if network.modality == "text" else "convnets"
 
 
-def train_source(config: InitConfig, family: str, data: Data) -> None:
+def train_source(config: InitConfig, family: str, data: Data) -> str:
     """Train a family's network and keep it beside the results, unless it is there.
 
     Args:
         config: Names the folder, the batch and the number of steps.
         family: Key of `ARCHITECTURES`.
         data: What to train on.
+
+    Returns:
+        A digest of its parameters.
     """
     path = _path(config, family)
     if path.is_file():
-        return
+        return tensor_digest(load_file(path))
     architecture = SAMPLERS[family].fit_to(ARCHITECTURES[family], data.train.settings)
     with preserve_global_state(derive_seed(SEED, "source", family)):
         model = SAMPLERS[family].build(architecture)
@@ -68,6 +71,7 @@ def train_source(config: InitConfig, family: str, data: Data) -> None:
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"score": f"{run.scores[-1][1]:.4f}"})
+    return tensor_digest(tensors)
 
 
 def load_source(config: InitConfig, family: str) -> tuple[ParamGraph, dict[str, Tensor]]:

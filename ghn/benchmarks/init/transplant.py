@@ -69,14 +69,13 @@ def fit(values: Tensor, have: ParamSpec, want: ParamSpec) -> Tensor:
         have: Its spec.
         want: A spec with the same axes.
     """
-    blocks = want.sections if want.shape[:1] != have.shape[:1] else 1
     for axis, (letter, old, new) in enumerate(zip(want.axes, have.shape, want.shape, strict=True)):
         if letter == "k":
             values = _centre(values, axis, new)
         elif letter == "t":
             values = values.index_select(axis, torch.arange(new) * old // new)
         elif old != new:
-            parts = blocks if axis == want.axes.find("o") else 1
+            parts = want.sections if letter == "o" else 1
             index = torch.arange(new // parts) % (old // parts)
             whole = torch.cat([index + part * (old // parts) for part in range(parts)])
             values = values.index_select(axis, whole)

@@ -46,7 +46,8 @@ class Trial:
     Attributes:
         network: Its full name.
         start: Name of the start.
-        origin: Digest of the network's file and of the start's checkpoint, as far as it has them.
+        origin: Digests of the network's file and of what the start takes from one: a checkpoint, a
+            trained network.
         rate: Peak learning rate.
         seed: Of batches, draws and the network's own initialization.
     """

@@ -117,6 +117,7 @@ def test_each_of_the_test_data_has_scores_and_tables_of_its_own(finished, tmp_pa
     text = (tmp_path / "result.md").read_text()
     assert "of digits/val, which verdicts and curves are of, and on the first 40" in text
     assert "## Networks on digits/test" in text
+    assert "The split val is the end of the training images" in text
     assert "--test-data digits:val --test-data digits:test" in text
 
 
@@ -414,6 +415,50 @@ def test_a_checkpoint_with_other_weights_is_measured_anew(tmp_path):
 
     assert second["default"] == first["default"]
     assert second[start] != first[start]
+
+
+def test_a_checkpoint_with_other_settings_is_measured_anew(tmp_path, monkeypatch):
+    ghn = GHN.from_pretrained("vision-cifar10")
+    ghn.save_pretrained(tmp_path / "checkpoint")
+    start = f"ghn:{tmp_path / 'checkpoint'}"
+    settings = config(
+        tmp_path / "out", models=MODELS[1:], starts=("default", start), seeds=(1,), rates=(1e-3,)
+    )
+    run_bench(settings)
+    ghn.config = ghn.config.replace(spread=2 * ghn.config.spread)
+    ghn.save_pretrained(tmp_path / "checkpoint")
+    trained = []
+
+    def record(_, trial):
+        trained.append(trial.start)
+        return {"run": {"losses": [1.0], "scores": [[0, 0.1]]}, "parameters": 1, "notes": {}}
+
+    monkeypatch.setattr(bench, "try_trial", record)
+    run_bench(settings)
+
+    assert trained == [start, start]
+
+
+def test_results_of_workers_that_write_elsewhere_are_kept(tmp_path, monkeypatch):
+    def elsewhere(_, trial):
+        return {"run": {"losses": [1.0], "scores": [[0, 0.1]]}, "parameters": 1, "notes": {}}
+
+    monkeypatch.setattr(bench, "try_trial", elsewhere)
+    first = run_bench(config(tmp_path))
+    monkeypatch.setattr(bench, "try_trial", lambda *_: pytest.fail("trained again"))
+
+    assert run_bench(config(tmp_path)).to_dict()["networks"] == first.to_dict()["networks"]
+
+
+def test_where_all_rates_diverge_the_search_goes_down_in_any_order(tmp_path, monkeypatch):
+    def diverging(_, trial):
+        loss = 1.0 if trial.rate < 2e-4 else math.inf
+        return {"run": {"losses": [loss], "scores": [[0, 0.1]]}, "parameters": 1, "notes": {}}
+
+    monkeypatch.setattr(bench, "try_trial", diverging)
+    for number, rates in enumerate([(1e-3, 3e-3), (3e-3, 1e-3)]):
+        [network, _] = run_bench(config(tmp_path / str(number), rates=rates)).networks
+        assert network.rates["ghn"] == 1e-4
 
 
 def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
