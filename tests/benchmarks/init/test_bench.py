@@ -452,7 +452,7 @@ def test_results_of_workers_that_write_elsewhere_are_kept(tmp_path, monkeypatch)
 
 def test_where_all_rates_diverge_the_search_goes_down_in_any_order(tmp_path, monkeypatch):
     def diverging(_, trial):
-        loss = 1.0 if trial.rate < 2e-4 else math.inf
+        loss = abs(math.log10(trial.rate) + 4) if trial.rate < 2e-4 else math.inf
         return {"run": {"losses": [loss], "scores": [[0, 0.1]]}, "parameters": 1, "notes": {}}
 
     monkeypatch.setattr(bench, "try_trial", diverging)
