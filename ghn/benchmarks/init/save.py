@@ -118,6 +118,10 @@ def _method(result: InitResult) -> list[str]:
     ]
 
 
+def _reads_images(result: InitResult) -> bool:
+    return result.networks[0].metric == "accuracy"
+
+
 def _scored_on(result: InitResult) -> str:
     first, *others = (f"{_inputs(result, n)} of {name}" for name, n in result.scored.items())
     if not others:
@@ -128,7 +132,7 @@ def _scored_on(result: InitResult) -> str:
 def _moved(result: InitResult) -> str:
     """Say how images are moved while training."""
     config = result.config
-    if result.networks[0].metric != "accuracy":
+    if not _reads_images(result):
         return ""
     moved = [f"{100 * config.flip:g} % of them mirrored"] if config.flip else []
     moved += [f"all shifted by up to {config.shift} pixels"] if config.shift else []
@@ -141,12 +145,11 @@ def _recipe(config: InitConfig) -> str:
 
 
 def _margin(result: InitResult) -> str:
-    accuracy = result.networks[0].metric == "accuracy"
-    return "-1 point" if accuracy else f"-{MARGIN} bits per byte"
+    return "-1 point" if _reads_images(result) else f"-{MARGIN} bits per byte"
 
 
 def _inputs(result: InitResult, count: int) -> str:
-    if result.networks[0].metric == "accuracy":
+    if _reads_images(result):
         return f"the first {count:,} images"
     return f"{count:,} excerpts at equal distances"
 
@@ -163,8 +166,8 @@ def _idle(result: InitResult) -> Iterator[str]:
 def _seen(result: InitResult) -> Iterator[str]:
     """Warn of images that a checkpoint may have learned from: copies of data differ in order."""
     config = result.config
-    splits = {split for _, split in config.scored_data}
-    if "val" in splits and any(parts_of(start)[0] == "ghn" for start in config.starts):
+    held_out = {split for _, split in config.scored_data} if _reads_images(result) else set()
+    if "val" in held_out and any(parts_of(start)[0] == "ghn" for start in config.starts):
         yield (
             "The split val is the end of the training images: a checkpoint that learned from them "
             "in another order, in another copy of the data, has seen most of it. Its card has the "

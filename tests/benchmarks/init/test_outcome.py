@@ -101,6 +101,7 @@ def test_what_diverged_is_shown_and_written(tmp_path):
     assert "diverged" in text
     assert "Left out: vits:0, from ghn: too large" in text
     assert "scored on 100 excerpts at equal distances of books/val." in text
+    assert "images" not in text
     assert json.loads((tmp_path / "result.json").read_text())["summary"][1]["losses"] == 1
 
 
