@@ -59,6 +59,11 @@ class Data:
     scored: int
     others: tuple[Task, ...] = ()
 
+    @property
+    def tests(self) -> tuple[Task, ...]:
+        """All that scores are taken on."""
+        return (self.test, *self.others)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -127,7 +132,7 @@ def train(model: nn.Module, data: Data, schedule: Schedule, seed: int) -> Run:
     optimizer, step = _stepper(model, schedule)
     tests = schedule.test_steps()
     losses: list[Tensor] = []
-    curves: list[Curve] = [[] for _ in (data.test, *data.others)]
+    curves: list[Curve] = [[] for _ in data.tests]
     with preserve_global_state(derive_seed(seed, "training")):
         for number in range(schedule.steps + 1):
             if number in tests:
@@ -203,7 +208,6 @@ def score(model: nn.Module, data: Data, batch: int, mixed_precision: str = "no")
 @torch.no_grad()
 def _scores(model: nn.Module, data: Data, batch: int, mixed_precision: str) -> list[float]:
     """Return the score on each of the test data, with the same statistics."""
-    tasks = (data.test, *data.others)
     undo = Snapshot(model, model.buffers())
     try:
         if batch_norms(model):
@@ -211,9 +215,9 @@ def _scores(model: nn.Module, data: Data, batch: int, mixed_precision: str) -> l
             try:
                 recalibrate_statistics(model, [data.train.batch(batch, d)[0] for d in draws])
             except InputError:  # of what it trains on: its statistics are not finite
-                return [math.nan] * len(tasks)
+                return [math.nan] * len(data.tests)
         model.eval()
-        return [task.score(_runner(model, mixed_precision), data.scored) for task in tasks]
+        return [task.score(_runner(model, mixed_precision), data.scored) for task in data.tests]
     finally:
         undo.restore()
 

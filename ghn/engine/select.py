@@ -101,7 +101,8 @@ def _behind(graph: ParamGraph, name: str) -> list[str]:
     for start, end in graph.edges:
         if start in reached:
             reached.add(end)
-    return [other for other, spec in graph.specs.items() if spec.node in reached - {node}]
+    reached.discard(node)
+    return [other for other, spec in graph.specs.items() if spec.node in reached]
 
 
 def _reason(

@@ -92,8 +92,8 @@ def run_bench(
     results = [_collect(network, config, ledger, data) for network in ledger.networks]
     source = {"name": data.train.name, "hash": data.train.hash}
     if config.test_data:
-        tests = (data.test, *data.others)
-        source |= {"scored on": ", ".join(f"{test.name} (hash {test.hash})" for test in tests)}
+        scored = ", ".join(f"{test.name} (hash {test.hash})" for test in data.tests)
+        source |= {"scored on": scored}
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
     places = sorted({str(found.get("trained on", "")) for found in ledger.found.values()} - {""})
     record = dataclasses.replace(record, machine={**record.machine, "trained on": places})
@@ -271,7 +271,7 @@ def _claim(config: InitConfig, data: Data) -> None:
         *("steps", "batch", "context", "clip", "mixed_precision", "scored", "tests"),
     )
     wanted = {key: value for key, value in config.to_dict().items() if key in keys}
-    hashes = [task.hash for task in (data.train, data.test, *data.others)]
+    hashes = [task.hash for task in (data.train, *data.tests)]
     wanted["content of the data"] = " ".join(hashes)
     if not path.is_file():
         write_json(path, wanted)

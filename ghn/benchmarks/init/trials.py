@@ -84,7 +84,7 @@ def scored_counts(data: Data) -> dict[str, int]:
     """Return by the names of the test data how many of their images or excerpts are scored."""
     return {
         test.name: min(data.scored, len(test.data)) if isinstance(test, ImageTask) else data.scored
-        for test in (data.test, *data.others)
+        for test in data.tests
     }
 
 
