@@ -3,43 +3,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shlex
 
 import pytest
 import torch
+from bench_init_helpers import MODELS, MODELS_FILE, config
 from PIL import Image
-from torch import nn
-from typer.testing import CliRunner
 
 from ghn import GHN
-from ghn.benchmarks.init import InitConfig, bench, run_bench, save_result, trials
+from ghn.benchmarks.init import bench, run_bench, save_result, trials
 from ghn.benchmarks.init.curves import group_lines
-from ghn.benchmarks.init.networks import find_network
-from ghn.benchmarks.init.sources import source_family
-from ghn.benchmarks.init.starts import initialize
 from ghn.benchmarks.init.trials import load_bench_data, runs_folder, scored_counts
-from ghn.cli import app
 from ghn.data import load_images, normalize
 from ghn.errors import ConfigError, GHNError
 from ghn.io import write_text
-
-MODELS = ("vits:0:test", "convnets:1:test")
-
-
-def config(out, **changes) -> InitConfig:
-    settings = {
-        "models": MODELS,
-        "data": "digits",
-        "steps": 4,
-        "batch": 8,
-        "rates": (1e-3, 3e-3),
-        "seeds": (1, 2),
-        "scored": 40,
-        "tests": 2,
-        "jobs": 1,
-        "source_steps": 2,
-    }
-    return InitConfig(out=str(out), **{**settings, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -220,13 +196,6 @@ def test_damaged_settings_of_a_folder_are_told_in_words(tmp_path, text):
         run_bench(settings)
 
 
-def test_a_trained_start_is_of_the_kind_that_reads_the_same():
-    names = {"transformers:gpt2": "gpts", "timm:resnet18": "convnets", "vits:3": "vits"}
-    names |= {"gpts-1k:0": "gpts", "vits-1k:0": "vits"}
-
-    assert {name: source_family(find_network(name)) for name in names} == names
-
-
 def test_a_seed_that_diverges_is_a_loss_whatever_the_norm(tmp_path, monkeypatch):
     file = tmp_path / "nets.py"
     file.write_text(MODELS_FILE)
@@ -251,94 +220,6 @@ def test_a_seed_that_diverges_is_a_loss_whatever_the_norm(tmp_path, monkeypatch)
         assert network.gain("ghn", "default").verdict == "loss"
 
 
-def test_lsuv_gives_every_layer_a_variance_of_one(tmp_path):
-    network = find_network("convnets:1:test")
-    model = network.build({"classes": 10, "image": 32}, 0)
-    torch.manual_seed(0)
-    inputs = torch.randn(64, 3, 32, 32)
-    variances = []
-
-    initialize(model, "lsuv", network, inputs, 0, config(tmp_path))
-
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    for layer in layers:
-        layer.register_forward_hook(lambda m, args, out: variances.append(out.var().item()))
-    model.train()(inputs)
-    assert len(variances) >= 3
-    assert all(0.85 < v < 1.15 for v in variances)
-
-
-def test_all_starts_are_fit_to_run(tmp_path):
-    settings = config(
-        tmp_path,
-        models=MODELS[:1],
-        starts=(
-            *("default", "orthogonal", "lsuv", "trained", "ghn", "ghn+noise"),
-            "ghn+orthogonalize+calibrate:vision-cifar10",
-        ),
-        rates=(1e-3,),
-        seeds=(1,),
-        steps=2,
-    )
-
-    result = run_bench(settings)
-
-    first = [result.networks[0].runs[start][0].losses[0] for start in settings.starts]
-    assert len(set(first)) == len(first)  # all different
-
-
-MODELS_FILE = """
-import os, signal
-
-import torch
-from torch import nn
-
-def frozen():
-    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False)
-
-def wrong():
-    return nn.Sequential(nn.Conv2d(3, 10, 3))
-
-def plain():
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
-    )
-
-def normed():
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(8, 10),
-    )
-
-def few():
-    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))
-
-def raising():
-    return nn.Sequential(nn.Conv2d(1, 10, 3), nn.Flatten())
-
-class Dying(nn.Linear):
-    def forward(self, x):
-        if torch.is_grad_enabled() and not x.is_meta:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().forward(x.flatten(1))
-
-def dying():
-    return Dying(3072, 10)
-"""
-
-
-def test_a_network_that_kills_its_process_is_left_out_and_the_others_are_not(tmp_path):
-    file = tmp_path / "nets.py"
-    file.write_text(MODELS_FILE)
-    models = (f"{file}:dying", MODELS[1])
-    settings = config(tmp_path / "out", models=models, seeds=(1,), rates=(1e-3,), jobs=2)
-
-    result = run_bench(settings)
-
-    assert [n.name for n in result.networks] == [MODELS[1]]
-    assert "process has died" in result.failed[models[0]]
-
-
 def test_a_network_whose_file_has_changed_is_measured_anew(tmp_path):
     file = tmp_path / "nets.py"
     settings = config(tmp_path / "out", models=(f"{file}:net",), seeds=(1,), rates=(1e-3,))
@@ -360,42 +241,6 @@ def test_a_start_that_predicts_nothing_is_named(finished, tmp_path):
     save_result(dataclasses.replace(result, networks=[idle]), tmp_path)
 
     assert f"ghn predicts nothing of {idle.name}" in (tmp_path / "result.md").read_text()
-
-
-def test_networks_that_cannot_be_trained_are_left_out_with_a_reason(tmp_path):
-    file = tmp_path / "nets.py"
-    file.write_text(MODELS_FILE)
-    bad = [f"{file}:{name}" for name in ("frozen", "wrong", "raising", "few")]
-    settings = config(tmp_path / "out", models=(*bad, MODELS[1]), seeds=(1,), rates=(1e-3,))
-
-    result = run_bench(settings)
-
-    assert [n.name for n in result.networks] == [MODELS[1]]
-    assert "no parameter that could be trained" in result.failed[bad[0]]
-    assert "it emits [2, 10, 30, 30], not logits of shape [2, 'classes']" in result.failed[bad[1]]
-    assert "channels" in result.failed[bad[2]]
-    assert "it emits 5 logits, the data have 10 classes" in result.failed[bad[3]]
-
-
-def test_the_command_ends_with_status_1_if_a_network_was_left_out(tmp_path):
-    file = tmp_path / "nets.py"
-    file.write_text(MODELS_FILE)
-    flags = ["--data", "digits", "--steps", "1", "--batch", "4", "--rates", "1e-3", "--seeds", "1"]
-    flags += ["--scored", "8", "--tests", "2", "--jobs", "1", "--json", "--starts", "default"]
-    flags += ["--starts", "lsuv", "--models", f"{file}:wrong", "--models", MODELS[1]]
-
-    flags += ["--cuda-graphs", "--out", str(tmp_path / "a b")]
-
-    found = CliRunner().invoke(app, ["bench", "init", *flags])
-
-    assert found.exit_code == 1
-    assert "Left out" in found.stderr
-    result = json.loads(found.stdout)
-    assert list(result["failed"]) == [f"{file}:wrong"]
-    words = shlex.split(result["record"]["command"])
-    assert str(tmp_path / "a b") in words
-    assert "--cuda-graphs" in words
-    assert "True" not in words
 
 
 def test_a_checkpoint_with_other_weights_is_measured_anew(tmp_path):
@@ -459,24 +304,6 @@ def test_where_all_rates_diverge_the_search_goes_down_in_any_order(tmp_path, mon
     for number, rates in enumerate([(1e-3, 3e-3), (3e-3, 1e-3)]):
         [network, _] = run_bench(config(tmp_path / str(number), rates=rates)).networks
         assert network.rates["ghn"] == 1e-4
-
-
-def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
-    network = find_network("gpts:1")
-    model = network.build({"vocabulary": 256, "context": 256}, seed=0)
-    before = {n: p.clone() for n, p in model.named_parameters()}
-    tokens = torch.randint(256, (2, 16), generator=torch.Generator().manual_seed(0))
-
-    notes = initialize(model, "lsuv", network, tokens, 0, InitConfig())
-
-    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    matrices = {n for n, p in model.named_parameters() if ".h." in n and p.ndim == 2}
-    assert matrices <= changed
-    assert changed - matrices <= {"gpt2.lm_head.weight"}
-    assert notes["scaled"] >= len(matrices)
-    weight = dict(model.named_parameters())["gpt2.transformer.h.0.mlp.c_fc.weight"].detach()
-    gram = weight @ weight.T
-    torch.testing.assert_close(gram / gram[0, 0], torch.eye(len(gram)), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
