@@ -25,8 +25,9 @@ NOT_NEGATIVE = (
 class TrainConfig(Config):
     """Settings of `train`.
 
-    The defaults are a run of hours: about 110 ms for each network and core, so that 40,000 steps of
-    4 networks take five hours on one core. Settings of other runs are in `ghn/training/recipes`.
+    The defaults are a run of hours: 110 to 200 ms for each network and core, so that 40,000 steps
+    of 4 networks take five to nine hours on one core. Settings of other runs are in
+    `ghn/training/recipes`.
 
     Attributes:
         out: Folder of checkpoints, log and settings; an interrupted run found there is resumed.

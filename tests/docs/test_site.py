@@ -35,12 +35,13 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", t.replace("`", "")).lower().replace(" ", "-") for t in titles}
 
 
-def test_every_page_and_every_table_of_results_is_in_the_menu():
+def test_every_page_table_of_results_and_card_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
 
-    pages = [*PAGES[1:], *sorted((ROOT / "results").rglob("*.md"))]
+    cards = sorted((ROOT / "ghn" / "checkpoints").glob("*/README.md"))
+    pages = [*PAGES[1:], *sorted((ROOT / "results").rglob("*.md")), *cards]
 
-    assert [p.name for p in pages if f" {p.relative_to(ROOT).as_posix()}\n" not in menu] == []
+    assert [p for p in pages if f" {p.relative_to(ROOT).as_posix()}\n" not in menu] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
