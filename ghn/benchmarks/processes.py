@@ -6,6 +6,7 @@ Processes are forked from a server that has the libraries loaded, so that each c
 from __future__ import annotations
 
 import dataclasses
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
+
+from ghn.errors import ConfigError
 
 __all__ = ["Failure", "Limits", "run_each"]
 
@@ -36,10 +39,18 @@ class Limits:
     Attributes:
         seconds: Time for all that is done with it.
         gigabytes: Memory, in GiB.
+
+    Raises:
+        ConfigError: If one is negative or not finite.
     """
 
     seconds: float = 60.0
     gigabytes: float = 6.0
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not 0.0 <= value < math.inf:
+                raise ConfigError(f"{name} must be a number of at least 0, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,7 +89,9 @@ def collect(config: type[Config], given: dict[str, Any], base: dict[str, Any]) -
             continue
         place = merged
         for depth, part in enumerate(path[:-1], 1):
-            place = place.setdefault(part, {})
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
             if not isinstance(place, dict):
                 raise ConfigError(f"{'.'.join(path[:depth])} must be a table of settings")
         place[path[-1]] = value if _flag_type(hint) is not None else _from_json(path, value)
@@ -104,13 +106,21 @@ def _settings(
     texts = _attribute_texts(config)
     for field in dataclasses.fields(config):
         hint, path = hints[field.name], (*prefix, field.name)
-        if isinstance(hint, type) and issubclass(hint, Config):
-            yield from _settings(hint, path)
+        if (nested := _nested(hint)) is not None:
+            yield from _settings(nested, path)
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         yield path, hint, texts.get(field.name, ""), default
+
+
+def _nested(hint: Any) -> type[Config] | None:
+    """Return the config that a field holds, if it holds one of a single type, or none."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = [option for option in options if option is not type(None)]
+    one = len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], Config)
+    return kinds[0] if one else None
 
 
 def _attribute_texts(config: type[Config]) -> dict[str, str]:

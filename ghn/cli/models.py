@@ -26,7 +26,7 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="timm:NAME, torchvision:NAME, transformers:TYPE (or a config file), or "
+        help="timm:NAME, torchvision:NAME, transformers:TYPE (or a folder with config.json), or "
         "path/to/file.py:FACTORY.",
         show_default=False,
     ),

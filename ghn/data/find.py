@@ -28,9 +28,10 @@ def find_data(name: str, *, download: bool = True) -> Path:
 
     Raises:
         DataError: If it is in none of the places; the message names them.
-        ConfigError: If it says `"hf:"` and no more.
+        ConfigError: If what follows `"hf:"` is no such name.
     """
-    if name == HUB_PREFIX:
+    parts = name.removeprefix(HUB_PREFIX).split("/")
+    if name.startswith(HUB_PREFIX) and {"", ".", ".."} & {*parts}:
         raise ConfigError(f"a data set of the hub is named hf:OWNER/NAME, got {name!r}")
     given = os.environ.get("GHN_DATA")
     folder = name.removeprefix(HUB_PREFIX).replace("/", "--")

@@ -121,7 +121,7 @@ def read_images(
         image, label = _image_columns(tables[0].schema)
         encoded = [cell["bytes"] for table in tables for cell in table[image].to_pylist()]
         labels = _labels(tables, label)
-        names = _names(tables[0], label)
+        names = _names(tables[0].schema, label)
         if not names:
             all_labels = _labels(_read_tables(others, [label]), label)
             names = tuple(str(i) for i in range(int(all_labels.max()) + 1))
@@ -137,14 +137,14 @@ def read_images(
 
 
 def read_texts(files: list[Path]) -> bytes:
-    """Return the texts of one split's files, one after another.
+    """Return the texts of one split's files, one after another; each ends with its line.
 
     Raises:
         DataError: If pyarrow is not installed, or the files have no column of texts.
     """
     try:
         return b"".join(
-            text.encode()
+            (text if text.endswith("\n") else f"{text}\n").encode()
             for table in _read_tables(files)
             for text in table["text"].to_pylist()
             if text is not None
@@ -184,16 +184,20 @@ def _image_columns(schema: Any) -> tuple[str, str]:
         if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0
     ]
     numbers = [f.name for f in schema if pa.types.is_integer(f.type)]
-    labels = [name for name in _LABELS if name in numbers] or numbers[:1]
+    labels = [name for name in _LABELS if name in numbers]
+    labels = labels or [name for name in numbers if _names(schema, name)]
     if not images or not labels:
-        raise ValueError(f"no column of images, or none of labels, among {schema.names}")
+        raise ValueError(
+            f"no column of images, or none of labels ({', '.join(_LABELS)}, or one with names of "
+            f"classes), among {schema.names}"
+        )
     return images[0], labels[0]
 
 
-def _names(table: Any, label: str) -> tuple[str, ...]:
+def _names(schema: Any, label: str) -> tuple[str, ...]:
     """Return the names of classes that the hub's data sets keep beside their columns, if any."""
     try:
-        info = json.loads(table.schema.metadata[b"huggingface"])
+        info = json.loads(schema.metadata[b"huggingface"])
         return tuple(info["info"]["features"][label]["names"])
     except (TypeError, KeyError, ValueError):
         return ()

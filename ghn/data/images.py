@@ -76,8 +76,8 @@ def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
         name: `"cifar10"`, `"cifar100"` or `"mnist"` (see `ghn.data.find` for where they are looked
             for); `"digits"`, scikit-learn's, which every machine has; `"hf:OWNER/NAME"` for images
             with labels on the Hugging Face hub; or a path to a folder of your own images, `train`
-            and `test` with a folder for each class in both, or only the folders of classes, of
-            which every tenth image is then a test image.
+            and `test` (or `validation`) with a folder for each class in both, or only the folders
+            of classes, of which every tenth image is then a test image.
         split: `"train"`, `"test"`; or for choices `"fit"` and `"val"`, which divide `"train"`: the
             last 5,000 images (a fifth, where there are fewer than 25,000) are `"val"`.
         side: Height and width in pixels; larger images are cut to a square first.
@@ -89,7 +89,7 @@ def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
     if split not in ("train", "test", "fit", "val"):
         raise ConfigError(f"split must be train, test, fit or val, got {split!r}")
     check_at_least(1, side=side)
-    whole = _load_whole(name, "test" if split == "test" else "train", side, resolved(name))
+    whole = _load_whole(name, "test" if split == "test" else "train", side, _place(name))
     if split in ("train", "test"):
         return whole
     held = min(HELD_OUT, len(whole) // 5)
@@ -99,15 +99,23 @@ def load_images(name: str, split: str = "train", side: int = SIDE) -> ImageData:
     return dataclasses.replace(whole.take(part), name=f"{name}/{split}")
 
 
+def _place(name: str) -> Path:
+    """Return the folder that a name means now."""
+    if name in _READERS or name.startswith(HUB_PREFIX):
+        return find_data(name).resolve()
+    return resolved(name)
+
+
 @functools.lru_cache(maxsize=4)
-def _load_whole(name: str, split: str, side: int, place: Path) -> ImageData:
-    """Load a data set once; where a name leads depends on the working directory."""
+def _load_whole(name: str, split: str, side: int, folder: Path) -> ImageData:
+    """Load the data set of a folder once."""
     pictures: Iterable[Any] | np.ndarray
     if name == "digits":
         return _load_digits(split, side)
     if name in _READERS or name.startswith(HUB_PREFIX):
-        folder = find_data(name)
         files = parquet_files(folder, split)
+        if split == "test" and not files:  # its own `val` is a part of the training images
+            files = parquet_files(folder, "val")
         if files:
             others = [p for s in ("train", "test") for p in parquet_files(folder, s)]
             pictures, labels, classes = read_images(
@@ -119,13 +127,15 @@ def _load_whole(name: str, split: str, side: int, place: Path) -> ImageData:
             try:
                 pictures, labels, classes = _READERS[name](split, folder)
             except (OSError, EOFError, ValueError, KeyError, IndexError, zlib.error) as error:
-                raise DataError(f"cannot read {name} ({split}) from {folder}: {error}") from error
-    elif place.is_dir():
-        folder = place
+                raise DataError(
+                    f"cannot read {name} ({split}) from {folder}: {error}; it may hold parquet "
+                    f"files, or {_LAYOUTS[name]}"
+                ) from error
+    elif folder.is_dir():
         pictures, labels, classes = _read_folder(split, folder)
     else:
         known = ", ".join([*_READERS, "digits"])
-        if place.is_file():
+        if folder.is_file():
             raise ConfigError(f"images are read from a folder of classes, {name!r} is a file")
         raise ConfigError(f"unknown image data {name!r}; known: {known}, hf:OWNER/NAME, a folder")
     return ImageData(
@@ -206,18 +216,25 @@ _READERS: dict[str, Callable[[str, Path], Pictures]] = {
     "cifar100": _read_sheets,
     "mnist": _read_mnist,
 }
+_SHEETS = "contact sheets (train_00.png and so on, train_labels.npy, classes.txt)"
+_LAYOUTS = {
+    "cifar10": _SHEETS,
+    "cifar100": _SHEETS,
+    "mnist": "its own files (train-images-idx3-ubyte.gz and so on)",
+}
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing", "val", "valid", "validation")
 
 
 def _read_folder(split: str, folder: Path) -> Pictures:
     """Read a folder of images with a folder for each class."""
     # A folder `train` without folders is a class of that name.
-    apart = (folder / "train").is_dir() and bool(_folders(folder / "train"))
-    root = folder / "train" if apart else folder
+    train = [path for path in _named(folder, _TRAIN) if _folders(path)]
+    root = train[0] if train else folder
     classes = _folders(root)
     if len(classes) < 2:
         raise DataError(f"{folder} has {len(classes)} folders of classes; at least two are needed")
-    tests = [folder / name for name in ("test", "val", "valid") if apart]
-    tests = [path for path in tests if path.is_dir()]
+    tests = _named(folder, _TEST) if train else []
     if split == "test" and tests:
         unknown = sorted({*_folders(tests[0])} - {*classes})
         if unknown:
@@ -252,6 +269,12 @@ def _files(root: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
         for path in sorted((root / name).rglob("*"))
         if path.suffix.lower() in known and not is_hidden(path.relative_to(root))
     ]
+
+
+def _named(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """Return the folders in a folder that have one of the names, in the names' order."""
+    found = {name.casefold(): folder / name for name in _folders(folder)}
+    return [found[name] for name in names if name in found]
 
 
 def _folders(folder: Path) -> tuple[str, ...]:

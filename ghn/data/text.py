@@ -6,6 +6,7 @@ Shape letters used in this file:
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import functools
 import gzip
@@ -25,7 +26,7 @@ from torch import Tensor
 from ghn.data.find import find_data, is_hidden, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
 from ghn.errors import ConfigError, DataError
-from ghn.io import atomic_path, cache_folder, expanded
+from ghn.io import atomic_path, cache_folder
 
 __all__ = ["BYTES", "TextData", "load_text", "load_tokenizer", "token_entropies"]
 
@@ -37,9 +38,16 @@ HELD_OUT = 0.05  # of a text in one file: one such part for validation, one for 
 _STEMS = {"train": ("train",), "val": ("valid", "validation", "val"), "test": ("test",)}
 _DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".txt": bytes,
+    ".bz2": bz2.decompress,
     ".gz": gzip.decompress,
     ".xz": lzma.decompress,
 }
+
+# How files begin that would be learned as noise: zip, PDF, parquet, zstd, 7z, gzip, bzip2, xz.
+_NO_TEXTS = (
+    *(b"PK\x03\x04", b"%PDF-", b"PAR1", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf"),
+    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +96,8 @@ def load_text(name: str, split: str = "train", vocabulary: int = BYTES) -> TextD
         name: `"books"`, `"wikitext2"` or `"tinyshakespeare"` (see `ghn.data.find` for where they
             are looked for), `"hf:OWNER/NAME"` for a data set with a column of texts on the Hugging
             Face hub, or a path to your own: a folder with `train.txt`, `valid.txt` and `test.txt`,
-            or one file (`.txt`, `.txt.gz`, `.txt.xz`), alone in a folder or not. Of a text for
-            training alone the last tenth is kept for `"val"` and `"test"`.
+            or one file (`.txt`, `.txt.gz`, `.txt.xz`, `.txt.bz2`), alone in a folder or not. Of a
+            text for training alone the last tenth is kept for `"val"` and `"test"`.
         split: `"train"`, `"val"` or `"test"`; `"fit"` is `"train"`, as `"val"` is apart from it.
         vocabulary: 256 for bytes; more for a byte-level BPE of that many tokens, learned from the
             training split and kept in the cache folder.
@@ -102,7 +110,7 @@ def load_text(name: str, split: str = "train", vocabulary: int = BYTES) -> TextD
         raise ConfigError(f"split must be train, val, test or fit, got {split!r}")
     if vocabulary < BYTES:
         raise ConfigError(f"vocabulary must be at least {BYTES}, the bytes, got {vocabulary}")
-    return _load(name, "train" if split == "fit" else split, vocabulary, resolved(name))
+    return _load(name, "train" if split == "fit" else split, vocabulary, _place(name))
 
 
 def token_entropies(counted: TextData, text: TextData) -> tuple[float, float]:
@@ -133,8 +141,8 @@ def token_entropies(counted: TextData, text: TextData) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=8)
 def _load(name: str, split: str, vocabulary: int, place: Path) -> TextData:
-    """Load a text once; where a name leads depends on the working directory."""
-    text = _read(name, split)
+    """Load a text of a place once."""
+    text = _read(place, split)
     if vocabulary == BYTES:
         tokens = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).astype(np.int32))
     else:
@@ -143,20 +151,24 @@ def _load(name: str, split: str, vocabulary: int, place: Path) -> TextData:
     return TextData(f"{name}/{split}", tokens, vocabulary, len(text), _hash(text))
 
 
-def _read(name: str, split: str) -> bytes:
+def _place(name: str) -> Path:
+    """Return the file or folder that a name means now."""
     if name in TEXTS or name.startswith(HUB_PREFIX):
-        place = find_data(name)
-    else:
-        place = expanded(name)
-        if not place.exists():
-            raise ConfigError(
-                f"unknown text {name!r}: not one of {', '.join(TEXTS)}, and no file or folder"
-            )
+        return find_data(name).resolve()
+    place = resolved(name)
+    if not place.exists():
+        raise ConfigError(
+            f"unknown text {name!r}: not one of {', '.join(TEXTS)}, and no file or folder"
+        )
+    return place
+
+
+def _read(place: Path, split: str) -> bytes:
     try:
         return _read_place(place, split)
     except DataError:
         raise
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"cannot read {place}: {error}") from error
 
 
@@ -176,8 +188,10 @@ def _read_place(place: Path, split: str) -> bytes:
     for stem in _STEMS[split]:
         if stem in named:
             return _decompress(named[stem])
+    held = [p.name for p in files] or [f"parquet files of {n!r}" for n in tables if tables[n]]
+    advice = '; split="train" scores on the test text' if split == "val" and tables["test"] else ""
     raise DataError(
-        f"{place} has no text for {split!r}: it holds {', '.join(p.name for p in files) or 'none'}"
+        f"{place} has no text for {split!r}: it holds {', '.join(held) or 'none'}{advice}"
     )
 
 
@@ -186,7 +200,13 @@ def _is_text(path: Path) -> bool:
 
 
 def _decompress(path: Path) -> bytes:
-    return _DECOMPRESS.get(path.suffix, bytes)(path.read_bytes())
+    text = _DECOMPRESS.get(path.suffix, bytes)(path.read_bytes())
+    if text.startswith(_NO_TEXTS) or text[257:262] == b"ustar":
+        raise DataError(
+            f"{path} is an archive or a document, not a text; read are plain texts, and those "
+            f"whose names end in {', '.join(list(_DECOMPRESS)[1:])}"
+        )
+    return text
 
 
 def _part(text: bytes, split: str) -> bytes:
@@ -210,7 +230,7 @@ def load_tokenizer(name: str, vocabulary: int) -> Any:
     """
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
-    text = _read(name, "train")
+    text = _read(_place(name), "train")
     path = cache_folder() / "tokenizers" / f"{_hash(text)}-{vocabulary}.json"
     if not path.is_file():
         learner = ByteLevelBPETokenizer()

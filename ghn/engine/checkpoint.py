@@ -7,6 +7,7 @@ files are written under temporary names first.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -21,13 +22,13 @@ from torch import Tensor
 from ghn.config import Config
 from ghn.errors import CheckpointError, ConfigError
 from ghn.graphs.ops import OPERATORS, ROLES, VOCABULARY_VERSION
-from ghn.io import atomic_path, expanded
+from ghn.io import atomic_path, expanded, tensor_digest
 from ghn.registry import unknown_name
 
 if TYPE_CHECKING:
     from ghn.engine.hypernet import GHN
 
-__all__ = ["HubCheckpoint", "embedded_checkpoints", "load_ghn"]
+__all__ = ["HubCheckpoint", "checkpoint_digest", "embedded_checkpoints", "load_ghn"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -72,6 +73,21 @@ def load_ghn(name: str | Path, **download: Any) -> GHN:
     files = (folder / CONFIG_FILE, folder / WEIGHTS_FILE)
     modified = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
     return _load_cached(str(folder), modified)
+
+
+def checkpoint_digest(name: str | Path) -> str:
+    """Return what tells a checkpoint's weights and settings from those that it had before.
+
+    Args:
+        name: As for `load_ghn`.
+
+    Raises:
+        UnknownNameError: As `load_ghn`.
+        CheckpointError: As `load_ghn`.
+    """
+    settings = (find_checkpoint(name) / CONFIG_FILE).read_bytes()
+    weights = tensor_digest(load_ghn(name).state_dict())
+    return weights + hashlib.blake2b(settings, digest_size=8).hexdigest()
 
 
 def find_checkpoint(name: str | Path, **download: Any) -> Path:

@@ -69,7 +69,7 @@ class TrainConfig(Config):
         eval_every: Steps between evaluations on held-out networks; 0 for none.
         eval_networks: Held-out networks of each family; 0 for no evaluation at all, in the
             checkpoint's model card neither.
-        ghn: The hypernetwork.
+        ghn: The hypernetwork; None for that of `start`, without one for the default.
     """
 
     out: str = "runs/train"
@@ -102,7 +102,7 @@ class TrainConfig(Config):
     checkpoint_seconds: float = 300.0
     eval_every: int = 2_000
     eval_networks: int = 10
-    ghn: GHNConfig = dataclasses.field(default_factory=GHNConfig)
+    ghn: GHNConfig | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", str(expanded(self.out)))  # ~ as in a shell

@@ -108,7 +108,8 @@ def _load_run(run: Path) -> Trainer:
         raise CheckpointError(
             f"{run / 'config.json'} is damaged, or no settings of a run: {error}"
         ) from error
-    trainer = Trainer(config)
+    trainer = Trainer(config.replace(tracker="none"))  # nothing is tracked, it need not be there
+    trainer.config = trainer.config.replace(tracker=config.tracker)
     if not trainer.resume():
         raise CheckpointError(f"{run} holds no checkpoint yet; train for a few minutes first")
     return trainer
@@ -126,8 +127,9 @@ def _card(
 ) -> str:
     config, task = trainer.config, trainer.task
     count = sum(p.numel() for p in trainer.ghn.parameters())
+    total = sum(config.shares)
     families = ", ".join(
-        f"{f} ({s:.0%})" for f, s in zip(config.families, config.shares, strict=True)
+        f"{f} ({s / total:.0%})" for f, s in zip(config.families, config.shares, strict=True)
     )
     return "\n".join(
         [

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from ghn.errors import CheckpointError, ConfigError
+from ghn.errors import CheckpointError, ConfigError, GHNError
 from ghn.io import sole_writer, write_json, write_text
 from ghn.pages.page import finite_json
 from ghn.rng import preserve_global_state
@@ -31,6 +31,7 @@ MOVABLE = {
     *("eval_every", "eval_networks"),
 }
 EVERY = 50  # steps between records
+HOPELESS = 100  # steps in a row without a finite network after which a run ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,7 @@ def train(
             more steps, another process writes to it, or machines do not share it.
         DataError: If the data, or what is held out of them, cannot be found.
         CheckpointError: If the folder's run is damaged.
+        GHNError: If for 100 steps in a row every network was skipped: the run has diverged.
     """
     with preserve_global_state():
         trainer = Trainer(config)
@@ -217,15 +219,22 @@ def _steps(trainer: Trainer, tick: Callable[[int], None], stops: list[int]) -> I
     )
     losses: list[float] = []
     hits: list[float] = []
-    steps = 0
+    steps = lost = 0
     saved = since = time.monotonic()
     for inputs, labels in batches:
         began = time.monotonic()
+        skipped = trainer.skipped
         loss, hit = trainer.take_step(inputs, labels)
         if not math.isnan(loss):
             losses.append(loss)
             hits.append(hit)
         steps += 1
+        lost = lost + 1 if trainer.skipped - skipped == config.meta_batch else 0
+        if lost == HOPELESS:
+            raise GHNError(
+                f"the run has diverged: in its last {lost} steps every network was skipped, at "
+                f"step {trainer.step:,} with lr={config.lr:g}; start anew with a lower lr"
+            )
         trainer.seconds += time.monotonic() - began
         tick(trainer.step)
         last = trainer.step == config.steps

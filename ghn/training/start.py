@@ -32,7 +32,7 @@ def first_hypernetwork(config: TrainConfig) -> GHN:
         _, kept = read_state(file)
         with preserve_global_state():
             return GHN(GHNConfig.from_dict(kept["ghn"]))
-    wanted = config.ghn.replace(modality=config.modality)
+    wanted = (config.ghn or GHNConfig()).replace(modality=config.modality)
     with preserve_global_state(derive_seed(config.seed, "init")):
         fresh = GHN(wanted)
     if not config.start:
@@ -43,7 +43,7 @@ def first_hypernetwork(config: TrainConfig) -> GHN:
             f"start={config.start!r} writes networks for {found.config.modality}, the families "
             f"{config.families} are for {config.modality}"
         )
-    if config.ghn != GHNConfig():
+    if config.ghn is not None:
         for part in ("encoder", "decoder"):
             ours, theirs = getattr(wanted, part), getattr(found.config, part)
             if type(ours) is not type(theirs):

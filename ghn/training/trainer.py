@@ -17,7 +17,7 @@ import math
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ from ghn.training.start import first_hypernetwork
 from ghn.training.state import load_state, newest, save_state
 from ghn.training.targets import Target, TargetPool
 from ghn.training.tasks import cross_entropy, make_task
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["Trainer"]
 
@@ -83,10 +86,7 @@ class Trainer:
         self.step = 0
         self.skipped = 0
         self.seconds = 0.0
-        self.machine = (
-            f"{self.accelerator.num_processes} processes on {platform.machine()} with "
-            f"{os.cpu_count()} cores"
-        )
+        self.machine = _machine(self.accelerator)
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint of the run's folder, if there is one.
@@ -237,6 +237,15 @@ class Trainer:
             ghn = GHN(self.ghn.config).to(self.accelerator.device)
         ghn.load_state_dict({**self.ghn.state_dict(), **self.average})
         return ghn.eval().requires_grad_(False)
+
+
+def _machine(accelerator: Accelerator) -> str:
+    """Return what a run goes on, for its card."""
+    count = accelerator.num_processes
+    processes = f"{count} process{'es' if count > 1 else ''}"
+    if accelerator.device.type == "cuda":
+        return f"{processes} on {torch.cuda.get_device_name(accelerator.device)}"
+    return f"{processes} on {platform.machine()} with {os.cpu_count()} cores"
 
 
 def _largest(gradients: list[Tensor]) -> Tensor:

@@ -221,10 +221,10 @@ def bare_transformers(name: str, arguments: dict[str, Any]) -> nn.Module:
 def _transformers_config(name: str, arguments: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
+    if name in _transformers_names():  # also where a folder of that name lies about
+        return AutoConfig.for_model(name, **arguments)
     if Path(name).is_dir():
         return AutoConfig.from_pretrained(name, local_files_only=True, **arguments)
-    if name in _transformers_names():
-        return AutoConfig.for_model(name, **arguments)
     raise unknown_name("model type", name, _transformers_names())
 
 

@@ -76,6 +76,8 @@ def _from_file(file: str, factory: str, arguments: dict[str, Any]) -> nn.Module:
         raise ConfigError(f"{file!r} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
+    if str(path.parent) not in sys.path:  # last: its neighbours stand in for nothing installed
+        sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -133,7 +133,7 @@ def sweeps(monkeypatch, tmp_path):
 
     def check_sample(names, *arguments, limits, journal):
         seen.append((limits, journal))
-        return [Soundness(names[0], finite=True, differ=True)]
+        return [Soundness(names[0], finite=True, differ=names[0] != "vits:13")]
 
     monkeypatch.setattr("ghn.cli.zoo.trace_all", trace_all)
     monkeypatch.setattr("ghn.benchmarks.soundness.check_sample", check_sample)
@@ -146,7 +146,7 @@ def sweeps(monkeypatch, tmp_path):
         "ghn zoo trace vits --filter '1*' --limit 2 --seconds 30.0 --save out",
         "ghn zoo trace vits --jobs 1 --gigabytes 2.0 --save out",
         "ghn zoo predict vits --sample 2 --filter '1*' --seconds 9.0 --no-calibrate --save out",
-        "ghn zoo predict vits --seed 0 --millions 3.5 --checkpoint mine --save out",
+        "ghn zoo predict vits --seed 0 --millions 3.5 --checkpoint vision-cifar10 --save out",
     ],
 )
 def test_the_command_that_a_sweep_leaves_is_the_one_that_was_given(
@@ -159,6 +159,39 @@ def test_the_command_that_a_sweep_leaves_is_the_one_that_was_given(
     what = line.split()[2]
     assert json.loads((tmp_path / "out" / f"{what}-vits.json").read_text())["command"] == line
     assert f"`{line}`" in (tmp_path / "out" / f"{what}-vits.md").read_text()
+
+
+@pytest.mark.parametrize("what", ["trace", "predict"])
+def test_a_small_sweep_leaves_what_an_interrupted_larger_one_found(sweeps, what):
+    for pattern in ("1*", "*", "*"):
+        ok("zoo", what, "vits", "--filter", pattern)
+
+    (_, few), (_, all_of_them), (_, again) = sweeps
+    assert few != all_of_them == again
+
+
+def test_a_prediction_that_is_not_sane_ends_with_status_1(sweeps):
+    found = RUN.invoke(app, ["zoo", "predict", "vits", "--filter", "13"])
+
+    assert found.exit_code == 1
+    assert "same outputs" in found.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "vits", "--millions", "inf"], "--millions must be a number above 0"),
+        (["predict", "vits", "--seconds", "nan"], "seconds must be a number of at least 0"),
+        (["trace", "vits", "--gigabytes", "-1"], "gigabytes must be a number of at least 0"),
+        (["list", "--filter", "resnet*"], "name a family"),
+    ],
+)
+def test_wrong_limits_and_filters_of_sweeps_are_told_in_words(sweeps, words, message):
+    found = RUN.invoke(app, ["zoo", *words])
+
+    assert found.exit_code == 1
+    assert message in " ".join(found.output.split())
+    assert not sweeps
 
 
 @pytest.mark.parametrize("what", ["trace", "predict"])

@@ -200,6 +200,36 @@ def test_a_picture_of_a_table_that_is_damaged_is_told_in_words(cache):
         load_images("hf:o/mine", "train")
 
 
-def test_a_name_of_the_hub_needs_more_than_its_prefix(cache):
+@pytest.mark.parametrize("name", ["hf:", "hf:..", "hf:owner/..", "hf:owner//part"])
+def test_a_name_of_the_hub_has_an_owner_and_a_name(cache, name):
     with pytest.raises(ConfigError, match="hf:OWNER/NAME"):
-        find_data("hf:")
+        find_data(name)
+
+
+def test_images_for_validation_are_test_images_where_there_are_no_others(cache):
+    write_parquet(cache / "o--mine" / "train-0-of-1.parquet", 10)
+    write_parquet(cache / "o--mine" / "validation-0-of-1.parquet", 4)
+
+    assert len(load_images("hf:o/mine", "test")) == 4
+    assert len(load_images("hf:o/mine", "val")) == 2
+
+
+def test_only_what_is_said_to_be_a_class_is_one(cache):
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = cache / "o--mine" / "train-0-of-1.parquet"
+    write_parquet(path, 10)
+    table = pq.read_table(path)
+    columns = ["image", "breed"]
+    info = {"info": {"features": {"breed": {"names": NAMES, "_type": "ClassLabel"}}}}
+    pq.write_table(
+        table.rename_columns(columns).replace_schema_metadata({"huggingface": json.dumps(info)}),
+        path,
+    )
+
+    assert load_images("hf:o/mine").classes == tuple(NAMES)
+
+    other = cache / "o--other" / path.name
+    other.parent.mkdir()
+    pq.write_table(table.rename_columns(["image", "image_id"]).replace_schema_metadata({}), other)
+    with pytest.raises(DataError, match="none of labels"):
+        load_images("hf:o/other")

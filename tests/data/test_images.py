@@ -214,6 +214,18 @@ def test_hidden_files_are_no_pictures_and_change_no_hash(tmp_path):
     assert torch.equal(after.images, before.images)
 
 
+@pytest.mark.parametrize(
+    "parts", [("train", "validation"), ("Train", "Test"), ("training", "testing"), ("train", "VAL")]
+)
+def test_parts_go_by_the_names_that_are_in_use(tmp_path, parts):
+    folder = str(folder_of(tmp_path, parts=parts))
+
+    train, test = (load_images(folder, split, 8) for split in ("train", "test"))
+
+    assert train.classes == test.classes == ("cat", "dog")
+    assert len(train) == len(test) == 40
+
+
 def test_a_class_may_be_called_train(tmp_path):
     folder = folder_of(tmp_path / "vehicles", classes=("bus", "train", "test"))
 

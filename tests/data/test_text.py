@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import lzma
 
@@ -72,10 +73,10 @@ def test_a_table_for_training_alone_is_divided_and_one_beside_others_is_whole(tm
     pq = pytest.importorskip("pyarrow.parquet")
     folder = tmp_path / "data" / "o--mine"
     folder.mkdir(parents=True)
-    pq.write_table(pa.table({"text": ["abcdefghij" * 10]}), folder / "train-0-of-1.parquet")
+    pq.write_table(pa.table({"text": ["abcdefghi\n" * 10]}), folder / "train-0-of-1.parquet")
 
     alone = [len(load_text("hf:o/mine", s)) for s in ("train", "val", "test")]
-    pq.write_table(pa.table({"text": ["klm"]}), folder / "validation-0-of-1.parquet")
+    pq.write_table(pa.table({"text": ["kl\n"]}), folder / "validation-0-of-1.parquet")
     _load.cache_clear()
 
     assert alone == [90, 5, 5]
@@ -104,6 +105,39 @@ def test_a_damaged_archive_is_told_in_words(tmp_path):
 
     with pytest.raises(DataError, match="cannot read"):
         load_text(str(tmp_path / "mine.txt.gz"))
+
+
+def test_texts_are_unpacked_and_what_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.txt.bz2").write_bytes(bz2.compress(b"abcdefghij" * 10))
+    (tmp_path / "mine.txt.zst").write_bytes(b"(\xb5/\xfd\x04\x00packed" * 10)
+
+    assert bytes(load_text(str(tmp_path / "mine.txt.bz2")).tokens[:4].tolist()) == b"abcd"
+    with pytest.raises(DataError, match=r"an archive or a document.*\.bz2, \.gz, \.xz"):
+        load_text(str(tmp_path / "mine.txt.zst"))
+
+
+def test_texts_are_those_of_where_the_data_are_now(tmp_path, monkeypatch):
+    for letter in "ab":
+        folder = tmp_path / letter / "tinyshakespeare"
+        folder.mkdir(parents=True)
+        (folder / "input.txt").write_text(letter * 100)
+        monkeypatch.setenv("GHN_DATA", str(tmp_path / letter))
+
+        assert set(load_text("tinyshakespeare").tokens.tolist()) == {ord(letter)}
+
+
+def test_rows_of_tables_are_lines_and_splits_that_lack_are_named(tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setenv("GHN_DATA", str(tmp_path))
+    folder = tmp_path / "o--mine"
+    folder.mkdir()
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"text": ["one", "two\n", "", None]}), folder / f"{split}.parquet")
+
+    assert bytes(load_text("hf:o/mine").tokens.tolist()) == b"one\ntwo\n\n"
+    with pytest.raises(DataError, match=r"parquet files of 'train', .*'test'; split=\"train\""):
+        load_text("hf:o/mine", "val")
 
 
 def test_entropies_are_those_of_a_full_table_of_pairs(tmp_path):

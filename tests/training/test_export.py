@@ -39,13 +39,22 @@ def test_an_exported_run_loads_with_its_averaged_weights_its_support_and_a_card(
     assert loaded.config.support.image_sides == (32,)
     assert set(found) == {"test", "wide", "deep"}
     card = (tmp_path / "mine" / "README.md").read_text()
-    assert "1 processes on" in card
+    assert "1 process on" in card
     settings = json.loads((tmp_path / "mine" / "training.json").read_text())
     assert TrainConfig.from_dict(settings) == trainer.config
     assert "`ghn train --steps 2`" in card
     assert "2 steps of 1 networks" in card
     assert "20 inputs of `digits/val`" in card
     assert f"{100 * found['test'].by_family()['all']:.1f} %" in card
+
+
+def test_a_card_gives_shares_of_all_networks_and_needs_no_tracker(run, tmp_path, monkeypatch):
+    train(run.replace(families=("vits", "convnets"), shares=(3.0, 1.0), tracker="tensorboard"))
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+
+    export(run.out, tmp_path / "mine", command="", networks=0)
+
+    assert "vits (75%), convnets (25%)" in (tmp_path / "mine" / "README.md").read_text()
 
 
 def test_a_card_counts_no_image_and_no_network_twice(run, tmp_path):
@@ -95,7 +104,7 @@ def test_the_support_is_what_the_steps_took_and_what_the_start_knew(run, tmp_pat
     trainer = train(first.replace(eval_networks=0))
 
     export(first.out, tmp_path / "first", command="", networks=0)
-    second = run.replace(start=str(tmp_path / "first"), ghn=GHNConfig(), out=str(tmp_path / "2"))
+    second = run.replace(start=str(tmp_path / "first"), ghn=None, out=str(tmp_path / "2"))
     train(second.replace(eval_networks=0))
     export(second.out, tmp_path / "second", command="", networks=0)
 

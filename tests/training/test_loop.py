@@ -12,7 +12,7 @@ import ghn.training.loop as loop
 from ghn.data import images
 from ghn.decoders import ImplicitDecoderConfig
 from ghn.engine import GHNConfig
-from ghn.errors import CheckpointError, ConfigError, DataError
+from ghn.errors import CheckpointError, ConfigError, DataError, GHNError
 from ghn.training import TrainConfig, Trainer, make_target, train
 from ghn.training.evaluate import evaluate
 from ghn.training.state import newest
@@ -158,6 +158,13 @@ def test_a_run_without_a_checkpoint_takes_other_settings(config, monkeypatch):
         train(config, tick=stop)
 
     assert train(config.replace(lr=1e-4)).step == 6
+
+
+def test_a_run_that_has_diverged_ends(config, monkeypatch):
+    monkeypatch.setattr(loop, "HOPELESS", 3)
+
+    with pytest.raises(GHNError, match=r"last 3 steps every network was skipped.* lr=1e\+38"):
+        train(config.replace(lr=1e38, steps=40))
 
 
 def test_what_does_not_touch_the_training_may_change_on_the_way(config):

@@ -44,6 +44,16 @@ def test_a_run_with_settings_of_its_own_takes_over_what_fits(config, tmp_path):
     assert second.skipped == 0
 
 
+def test_settings_that_are_given_count_even_if_they_are_the_defaults(config, tmp_path):
+    other = SMALL.replace(decoder=TiledDecoderConfig(dim=16))
+    Trainer(config.replace(ghn=other)).averaged().save_pretrained(tmp_path / "start")
+    start = config.replace(start=str(tmp_path / "start"), out=str(tmp_path / "second"))
+
+    with pytest.raises(ConfigError, match="leave ghn out"):
+        Trainer(start.replace(ghn=GHNConfig()))
+    assert Trainer(start.replace(ghn=None)).ghn.config.decoder == other.decoder
+
+
 def test_a_start_of_another_kind_or_for_other_inputs_is_refused(config, tmp_path):
     Trainer(config).averaged().save_pretrained(tmp_path / "start")
     start = str(tmp_path / "start")

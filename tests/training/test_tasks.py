@@ -34,6 +34,14 @@ def test_cross_entropy_is_the_mean_over_all_next_tokens():
     torch.testing.assert_close(cross_entropy(logits, labels), expected)
 
 
+def test_logits_that_are_not_finite_are_wrong_answers():
+    images = ImageData("x", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long(),
+                       ("a", "b"), "0")  # fmt: skip
+    logits = torch.tensor([[2.0, 1.0], [math.nan, 1.0], [math.inf, 1.0], [2.0, math.nan]])
+
+    assert ImageTask(images).score(lambda inputs: logits, 4) == 0.25
+
+
 def test_bits_per_byte_of_a_uniform_guess_are_the_bits_of_a_byte():
     task = TextTask(text(list(range(256)) * 4), context=16)
 

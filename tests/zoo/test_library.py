@@ -54,6 +54,23 @@ def test_a_factory_in_a_file_builds(tmp_path):
         resolve_model(f"{tmp_path}/other.py:net")
 
 
+def test_a_file_imports_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "neighbour_of_net.py").write_text("from torch.nn import Linear\n")
+    (tmp_path / "net.py").write_text(
+        "from neighbour_of_net import Linear\ndef net(): return Linear(2, 3)\n"
+    )
+
+    assert resolve_model(f"{tmp_path}/net.py:net").out_features == 3
+
+
+def test_a_folder_called_like_a_type_does_not_stand_in_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2").mkdir()
+
+    assert resolve_model("transformers:gpt2", "meta").config.model_type == "gpt2"
+
+
 def test_a_file_named_like_a_module_does_not_replace_it(tmp_path):
     import colorsys
 

@@ -13,7 +13,6 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,10 @@ from ghn.benchmarks.init.trials import (
 from ghn.benchmarks.records import make_record
 from ghn.benchmarks.workers import RunAll, workers
 from ghn.config import check_distinct
-from ghn.engine.checkpoint import CONFIG_FILE, find_checkpoint, load_ghn
+from ghn.engine.checkpoint import checkpoint_digest, load_ghn
 from ghn.engine.source import default_checkpoint
 from ghn.errors import ConfigError, GHNError, UnknownNameError
-from ghn.io import tensor_digest, write_json
+from ghn.io import write_json
 
 __all__ = ["run_bench"]
 
@@ -141,8 +140,7 @@ def _origin(start: str, modality: str) -> str:
             f"start {start!r} writes networks for {ghn.config.modality}, the networks are for "
             f"{modality}"
         )
-    settings = (find_checkpoint(name) / CONFIG_FILE).read_bytes()
-    return tensor_digest(ghn.state_dict()) + blake2b(settings, digest_size=8).hexdigest()
+    return checkpoint_digest(name)
 
 
 def _origins(
