@@ -1,6 +1,7 @@
 """Flags made from a config's fields, so that the command line and the settings cannot drift apart.
 
-A field `rate` becomes `--rate`; the fields of a nested config `ghn` become `--ghn.dim` and so on.
+A field `rate` becomes `--rate`; the fields of a nested config `ghn` become `--ghn.dim` and so on
+(of one that may be None, `--ghn` in JSON, unless the field's metadata say `"nested"`).
 Help texts are those under `Attributes:` in the config's docstring. A flag that is not given leaves
 the field to the settings file, else to its default.
 """
@@ -106,21 +107,15 @@ def _settings(
     texts = _attribute_texts(config)
     for field in dataclasses.fields(config):
         hint, path = hints[field.name], (*prefix, field.name)
-        if (nested := _nested(hint)) is not None:
-            yield from _settings(nested, path)
+        if field.metadata.get("nested"):  # a config or None, with flags of its own all the same
+            hint = next(item for item in typing.get_args(hint) if item is not type(None))
+        if isinstance(hint, type) and issubclass(hint, Config):
+            yield from _settings(hint, path)
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         yield path, hint, texts.get(field.name, ""), default
-
-
-def _nested(hint: Any) -> type[Config] | None:
-    """Return the config that a field holds, if it holds one of a single type, or none."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = [option for option in options if option is not type(None)]
-    one = len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], Config)
-    return kinds[0] if one else None
 
 
 def _attribute_texts(config: type[Config]) -> dict[str, str]:

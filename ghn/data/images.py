@@ -117,7 +117,7 @@ def _load_whole(name: str, split: str, side: int, folder: Path) -> ImageData:
         if split == "test" and not files:  # its own `val` is a part of the training images
             files = parquet_files(folder, "val")
         if files:
-            others = [p for s in ("train", "test") for p in parquet_files(folder, s)]
+            others = [p for s in ("train", "val", "test") for p in parquet_files(folder, s)]
             pictures, labels, classes = read_images(
                 files, others, mixed=name.startswith(HUB_PREFIX)
             )

@@ -102,7 +102,7 @@ class TrainConfig(Config):
     checkpoint_seconds: float = 300.0
     eval_every: int = 2_000
     eval_networks: int = 10
-    ghn: GHNConfig | None = None
+    ghn: GHNConfig | None = dataclasses.field(default=None, metadata={"nested": True})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", str(expanded(self.out)))  # ~ as in a shell

@@ -39,6 +39,7 @@ class Outer(Config):
         name: A name, or none.
         shares: Shares by family.
         inner: The inside.
+        outside: Another, or none.
     """
 
     rate: float = 1e-3
@@ -49,6 +50,7 @@ class Outer(Config):
     name: str | None = None
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
     inner: Inner = Inner()
+    outside: Inner | None = dataclasses.field(default=None, metadata={"nested": True})
 
 
 def run(*words: str, base: dict | None = None) -> Outer:
@@ -85,6 +87,12 @@ def test_every_kind_of_field_can_be_set():
         shares={"vit": 0.5},
         inner=Inner(dim=7),
     )
+
+
+def test_a_part_that_may_be_left_out_is_there_once_one_of_its_flags_is():
+    assert run().outside is None
+    assert run("--outside.dim", str(Inner().dim)).outside == Inner()
+    assert run("--outside.dim", "7", base={"outside": None}).outside == Inner(dim=7)
 
 
 def test_flags_go_before_the_file_and_the_file_before_defaults():
