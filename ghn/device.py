@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import torch
@@ -10,12 +11,12 @@ from torch import nn
 
 from ghn.errors import ConfigError
 
-__all__ = ["check_precision", "choose_device", "cuda_devices", "run_in"]
+__all__ = ["check_precision", "choose_device", "cuda_devices", "ordinary_tensors", "run_in"]
 
 Outputs = TypeVar("Outputs")
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str | int | torch.device = "auto") -> torch.device:
     """Return the device that a name stands for, after it has held a number.
 
     Args:
@@ -38,6 +39,26 @@ def choose_device(name: str = "auto") -> torch.device:
             f"are {torch.cuda.device_count()} CUDA devices, and 'cpu'"
         ) from error
     return device
+
+
+@contextmanager
+def ordinary_tensors() -> Iterator[None]:
+    """Make tensors as torch does by default, whatever the caller has set; also a decorator.
+
+    That is on the CPU, in float32, no inference tensors, and computed without autocast. Whether
+    gradients are recorded stays.
+    """
+    before, records = torch.get_default_dtype(), torch.is_grad_enabled()
+    types = {"cpu", "cuda"} if torch.cuda.is_available() else {"cpu"}
+    with ExitStack() as stack:
+        stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.inference_mode(False))  # which records gradients
+        stack.enter_context(torch.set_grad_enabled(records))
+        for kind in types:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.callback(torch.set_default_dtype, before)
+        torch.set_default_dtype(torch.float32)
+        yield
 
 
 def cuda_devices(model: nn.Module) -> list[torch.device]:

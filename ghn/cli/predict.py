@@ -93,9 +93,8 @@ def predict(
     with preserve_global_state():
         torch.manual_seed(seed)
         built = resolve_model(model, **parse_model_arguments(model_arg))
-        graph = trace(built)
         default = parameter_histograms(built) if report else {}
-        found = predict_params(built, graph=graph, **settings)
+        found = predict_params(built, **settings)
     with atomic_path(output) as temporary:
         _save(built, temporary)
     if report is not None:
@@ -103,7 +102,9 @@ def predict(
         flags |= {f"--{name}": value or None for name, value in settings.items()}
         command = shell_command("predict", model, flags)
         now = parameter_histograms(built)
-        page = prediction_page(graph, found, model, default=default, now=now, command=command)
+        page = prediction_page(
+            trace(built), found, model, default=default, now=now, command=command
+        )
         write_text(report, page)
     if as_json:
         print_json({"model": model, "output": str(output), **found.to_dict()})

@@ -26,6 +26,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ghn.decoders.nodes import stacks_of
+from ghn.device import ordinary_tensors
 from ghn.errors import ConfigError
 from ghn.graphs import ParamSpec
 from ghn.kernels import Dense, Layout, Recipe
@@ -85,6 +86,7 @@ def cut(specs: Mapping[Any, ParamSpec], size: int, straddle: bool) -> Cut:
 
 
 @functools.lru_cache(maxsize=64)
+@ordinary_tensors()
 def _cut(specs: tuple[ParamSpec, ...], size: int, straddle: bool) -> Cut:
     order = sorted(range(len(specs)), key=lambda i: specs[i].node)
     pieces = [0] * len(specs)
@@ -100,7 +102,8 @@ def _cut(specs: tuple[ParamSpec, ...], size: int, straddle: bool) -> Cut:
             lengths.append(whole - end)
             end = whole
         tensors += [rank] * (-(-end // size) - len(tensors))
-    within = [i - tensors.index(rank) for i, rank in enumerate(tensors)]
+    firsts = {rank: i for i, rank in reversed([*enumerate(tensors)])}
+    within = [i - firsts[rank] for i, rank in enumerate(tensors)]
     chosen = [specs[order[rank]] for rank in tensors]
     places = [
         _place(spec, rank, number)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ghn.decoders.places import AXES, offsets, reach
+from ghn.device import ordinary_tensors
 
 __all__ = ["KernelBasis"]
 
@@ -58,6 +59,7 @@ class KernelBasis(nn.Module):
 
 
 @functools.lru_cache(maxsize=64)
+@ordinary_tensors()
 def _features(kernel: tuple[int, ...]) -> Float32[Tensor, "K f"]:
     places = offsets(kernel)
     angles = [2 * math.pi / length * places for length in WAVELENGTHS]

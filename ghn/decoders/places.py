@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from ghn.device import ordinary_tensors
+
 __all__ = ["AXES", "MAX_TOKENS", "grid_of", "offsets", "position_features", "reach"]
 
 AXES = 3
@@ -62,6 +64,7 @@ def grid_of(sizes: tuple[int, ...], role: str) -> tuple[int, tuple[int, ...]]:
 
 
 @functools.lru_cache(maxsize=64)
+@ordinary_tensors()
 def position_features(sizes: tuple[int, ...], role: str) -> tuple[int, Float32[Tensor, "m f"]]:
     """Return the number of leading tokens, and waves of the positions of the grid after them.
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ghn.config import Config
+from ghn.device import ordinary_tensors
 from ghn.errors import CheckpointError, ConfigError
 from ghn.graphs.ops import OPERATORS, ROLES, VOCABULARY_VERSION
 from ghn.io import atomic_path, expanded, tensor_digest
@@ -58,7 +59,9 @@ def _load_cached(folder: str, modified: tuple[int, ...]) -> GHN:
 
 
 def load_ghn(name: str | Path, **download: Any) -> GHN:
-    """Return a hypernetwork in evaluation mode, loaded once for each process.
+    """Return a hypernetwork in evaluation mode, loaded once for each process and shared.
+
+    Predictions use it too: to change it or to train it, load your own by `GHN.from_pretrained`.
 
     Args:
         name: Name of an embedded checkpoint, a local folder, or a hub id (`owner/name`).
@@ -192,6 +195,7 @@ class HubCheckpoint(ModelHubMixin):
         return cls._from_folder(folder)
 
     @classmethod
+    @ordinary_tensors()
     def _from_folder(cls: type[H], folder: Path) -> H:
         try:
             config = cls.Config.from_dict(_read_config(folder))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghn.engine.guards import check_writable
+from ghn.engine.guards import check_apart, check_writable
 from ghn.errors import PredictionError
 from ghn.kernels import Recipe, expand_all_out, expand_out, is_finite
 
@@ -58,11 +58,13 @@ def check_targets(recipes: Mapping[str, Recipe], parameters: Mapping[str, Tensor
     """Make sure that `write` will succeed.
 
     Raises:
-        UnsupportedModelError: If a parameter cannot be written in place.
+        UnsupportedModelError: If a parameter cannot be written in place, or its memory is also that
+            of one that is not to be written.
         MemoryError: If there is no room for the largest temporary.
     """
     for name in recipes:
         check_writable(name, parameters[name])
+    check_apart(recipes, parameters)
     _try_memory(recipes, parameters)
 
 

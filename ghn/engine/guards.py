@@ -6,15 +6,17 @@ them is imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ghn.errors import UnsupportedModelError
 from ghn.graphs.isolate import unwrap
+from ghn.graphs.ties import memory_range
 
-__all__ = ["check_model", "check_writable", "is_predictable"]
+__all__ = ["check_apart", "check_model", "check_writable", "is_predictable"]
 
 PREDICT_FIRST = "predict the plain model first, then {}"
 _WRAPPERS = {
@@ -84,6 +86,27 @@ def check_writable(name: str, parameter: Tensor) -> None:
             f"parameter {name!r} is an expanded view whose elements share memory; replace it by "
             "nn.Parameter(parameter.clone())"
         )
+
+
+def check_apart(written: Collection[str], parameters: Mapping[str, Tensor]) -> None:
+    """Refuse to write into memory that is also a parameter's that keeps its values.
+
+    Raises:
+        UnsupportedModelError: If there is such a pair; two that are both written are a tie.
+    """
+    # Of others, such as every second row of a matrix, the range says too little.
+    held = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if is_predictable(parameter) and not parameter.is_meta and parameter.is_contiguous()
+    }
+    ranges = sorted((*memory_range(parameter), name) for name, parameter in held.items())
+    for (here, _, end, one), (there, begin, _, other) in itertools.pairwise(ranges):
+        if here == there and begin < end and len({one, other} & {*written}) == 1:
+            raise UnsupportedModelError(
+                f"parameters {one!r} and {other!r} share memory, but only one of them is to be "
+                "predicted; give one a copy (clone()), or make them one parameter"
+            )
 
 
 def _check_module(name: str, module: nn.Module) -> None:

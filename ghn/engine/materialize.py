@@ -36,6 +36,10 @@ INEXACT = (
     "parameters that are not predicted were initialised by their modules' reset_parameters; the "
     "model's constructor may do more: pass build= to have its values"
 )
+TWIN = (
+    "parameters that are not predicted are those that timm makes of this model by default; pass "
+    "build= if it was made with other arguments for its initialization"
+)
 Build = Callable[[], nn.Module]
 
 
@@ -103,7 +107,7 @@ def _materialize(
     parameters = _slots(model, "_parameters")
     tables = {**_slots(model, "_buffers"), **_slots(model, "__dict__")}
     kept = {name: slots for name, slots in parameters.items() if name not in recipes}
-    own, exact = _own_values(model, kept, tables, build)
+    own, notes = _own_values(model, kept, tables, build)
     _require_values("parameters that are not predicted", own)
     for name, slots in parameters.items():
         if name in recipes:
@@ -118,7 +122,7 @@ def _materialize(
         for module, key in slots.places:
             home = module._buffers if key in module._buffers else module.__dict__
             home[key] = _cast(own[name], device, None if _keeps_precision(module, key) else dtype)
-    return () if exact else (INEXACT,)
+    return notes
 
 
 @contextmanager
@@ -167,19 +171,22 @@ def _own_values(
     kept: Mapping[str, _Slots],
     tables: Mapping[str, _Slots],
     build: Build | None,
-) -> tuple[dict[str, Tensor], bool]:
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return what is known before anything is predicted: kept parameters, and some buffers.
 
-    The second value says whether all of it is what the model's constructor makes.
+    The second value says where the model's constructor may make others.
     """
     if build is not None:
         with CPU:
-            return _copied(build(), {**kept, **tables}), True
+            found = _copied(build(), {**kept, **tables})
+            # The caller may go on with what build() made: nothing is shared with it.
+            return {name: tensor.clone() for name, tensor in found.items()}, ()
     unhooked = {n: s for n, s in tables.items() if not has_buffer_hook(s.places[0][0])}
     wanted = {**{n: s for n, s in kept.items() if s.tensor.numel()}, **unhooked}
     if wanted and (twin := same_timm_model(model)) is not None:
-        return _copied(twin, {**kept, **unhooked}), True
-    return _initialised(model, kept)
+        return _copied(twin, {**kept, **unhooked}), (TWIN,) if kept else ()
+    values, exact = _initialised(model, kept)
+    return values, () if exact else (INEXACT,)
 
 
 def _copied(source: nn.Module, wanted: Mapping[str, _Slots]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghn.device import choose_device
 from ghn.engine.calibrate import calibrate as calibrate_layers
 from ghn.engine.compose import (
     check_recipes,
@@ -33,7 +34,7 @@ from ghn.engine.select import Generate, Unsupported, keep_reasons, selection_not
 from ghn.engine.source import Hypernetwork, find_hypernetwork, run_hypernetwork
 from ghn.engine.spectral import fit_spectral_norms, spectral_vectors
 from ghn.engine.undo import Snapshot
-from ghn.errors import ConfigError
+from ghn.errors import ConfigError, PredictionError
 from ghn.graphs import ParamGraph
 from ghn.graphs.inputs import ExampleInputs, candidates
 from ghn.graphs.ties import forget_caches
@@ -160,7 +161,7 @@ def predict_params(
         raise ConfigError("recalibrate= needs at least one batch, got none; or leave it out")
     inner = check_model(model)
     has_meta = _has_meta(inner)
-    _check_settings(has_meta, build, device, dtype)
+    target = _check_settings(has_meta, build, device, dtype)
     settings = _Settings(
         checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
     )
@@ -179,7 +180,7 @@ def predict_params(
                 notes += materialize(
                     inner,
                     meta,
-                    device=torch.device(device or "cpu"),
+                    device=target or torch.device("cpu"),
                     dtype=dtype,
                     seed=seed or 0,
                     build=build,
@@ -245,7 +246,7 @@ def predict_state_dict(
         GHNError: As `predict_params`.
     """
     inner = check_model(model)
-    _check_settings(True, None, device, dtype)
+    target = _check_settings(True, None, device, dtype)
     settings = _Settings(
         checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
     )
@@ -254,12 +255,17 @@ def predict_state_dict(
     tensors: dict[str, Tensor] = {}
     for name, recipe in plan.recipes.items():
         like = plan.parameters[name]
-        target = torch.device(device or ("cpu" if like.is_meta else like.device))
-        tensors[name] = new_tensor(recipe, like, target, dtype or like.dtype)
+        place = torch.device("cpu") if like.is_meta else like.device
+        if plan.own is None:
+            tensors[name] = new_tensor(recipe, like, target or place, dtype or like.dtype)
+        else:  # measured in the model, as it is
+            tensors[name] = new_tensor(recipe, like, place, like.dtype)
     if plan.own is not None:
         forget_caches(inner)
         calibrate_layers(inner, plan.own, tensors, tensors)
         forget_caches(inner)
+        tensors = {n: t.to(target or t.device, dtype or t.dtype) for n, t in tensors.items()}
+        _check_finite(tensors)
     for alias, name in plan.aliases.items():
         if name in tensors:
             tensors[alias] = tensors[name]
@@ -343,17 +349,28 @@ def _check_calibration(
         )
 
 
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise PredictionError(
+                f"{name}: the prediction, calibrated, is not finite in {tensor.dtype}; choose "
+                "another dtype"
+            )
+
+
 def _check_settings(
     has_meta: bool, build: Build | None, device: Device, dtype: torch.dtype | None
-) -> None:
-    if dtype is not None and not dtype.is_floating_point:
-        raise ConfigError(f"dtype must be a floating-point type, got {dtype}")
+) -> torch.device | None:
+    """Return the device that was asked for, if one was."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigError(f"dtype must be a floating-point type of torch, got {dtype!r}")
     given = {"build": build, "device": device, "dtype": dtype}
     if not has_meta and (names := [k for k, v in given.items() if v is not None]):
         raise ConfigError(
             f"{', '.join(names)} given for a model that already has values; it is for models on "
             "the meta device. Use model.to(...) instead"
         )
+    return None if device is None else choose_device(device)
 
 
 def _has_meta(model: nn.Module) -> bool:

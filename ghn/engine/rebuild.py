@@ -51,7 +51,7 @@ def is_filled(tensor: Tensor) -> bool:
 
 
 def same_timm_model(model: nn.Module) -> nn.Module | None:
-    """Make a timm model once more, on the CPU; None if its printed structure comes out different.
+    """Make a timm model once more, on the CPU; None if its structure comes out different.
 
     Most of timm's models are initialised by code that only their constructor runs.
     """
@@ -66,10 +66,15 @@ def same_timm_model(model: nn.Module) -> nn.Module | None:
     classes = getattr(model, "num_classes", None)
     with torch.device("meta"):
         like = timm.create_model(name, num_classes=classes)
-    if repr(like) != repr(model):
+    if repr(like) != repr(model) or _shapes(like) != _shapes(model):
         return None
     with torch.device("cpu"):
         return timm.create_model(name, num_classes=classes)
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor.shape for name, tensor in tensors}
 
 
 def fill_parameters(model: nn.Module, owners: Iterable[nn.Module]) -> bool:

@@ -33,7 +33,8 @@ def recalibrate_statistics(
 
     Args:
         model: Its BatchNorm modules run in training mode, everything else in evaluation mode.
-            Afterwards all but their statistics is as before.
+            Afterwards all but their statistics is as before. Those that no batch reaches, such as
+            in heads for training alone, keep theirs.
         batches: Each as `trace` takes example inputs: a tensor, a tuple of positional arguments or
             a dict of keyword arguments.
         only: The BatchNorm modules to measure; all by default. The others keep their statistics.
@@ -73,6 +74,7 @@ def _averaging(model: nn.Module, only: Collection[nn.Module] | None) -> Iterator
     norms = [norm for norm in batch_norms(model) if only is None or norm in only]
     measured = {id(buffer) for norm in norms for buffer in norm.buffers(recurse=False)}
     undo = Snapshot(model, (b for b in model.buffers() if id(b) not in measured))
+    kept = {norm: [b.clone() for b in norm.buffers(recurse=False)] for norm in norms}
     try:
         for module in model.modules():
             module.training = module in norms
@@ -80,5 +82,9 @@ def _averaging(model: nn.Module, only: Collection[nn.Module] | None) -> Iterator
             norm.reset_running_stats()
             norm.momentum = None  # torch's word for a cumulative average
         yield
+        for norm, buffers in kept.items():
+            if norm.num_batches_tracked == 0:
+                for buffer, old in zip(norm.buffers(recurse=False), buffers, strict=True):
+                    buffer.copy_(old)
     finally:
         undo.restore()

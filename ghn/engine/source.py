@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ghn.device import ordinary_tensors
 from ghn.engine.checkpoint import embedded_checkpoints, load_ghn
 from ghn.errors import CheckpointError, ConfigError
 from ghn.graphs.graph import ParamGraph, ParamSpec
@@ -88,7 +89,7 @@ def run_hypernetwork(
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with preserve_global_state():
+        with preserve_global_state(), ordinary_tensors():
             recipes = hypernetwork.recipes(
                 [graph], select=lambda _, spec: spec.name in names, **given
             )[0]

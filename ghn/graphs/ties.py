@@ -43,6 +43,7 @@ __all__ = [
     "check_movable",
     "follow",
     "forget_caches",
+    "memory_range",
     "named_tensors",
     "permute_channels",
     "shuffle_channels",
@@ -294,7 +295,7 @@ def check_movable(tensors: Mapping[str, Tensor], sets: Iterable[ChannelSet]) -> 
         if any(n > 1 and not step for n, step in steps):
             raise UnsupportedModelError(f"{name} is expanded: it has fewer numbers than elements")
     held = {name: t for name, t in tensors.items() if t.numel() and not t.is_meta}
-    ranges = sorted((*_memory(tensor), name) for name, tensor in held.items())
+    ranges = sorted((*memory_range(tensor), name) for name, tensor in held.items())
     for (here, _, end, one), (there, begin, _, other) in itertools.pairwise(ranges):
         if here == there and begin < end and {one, other} & moved:
             raise UnsupportedModelError(
@@ -303,7 +304,7 @@ def check_movable(tensors: Mapping[str, Tensor], sets: Iterable[ChannelSet]) -> 
             )
 
 
-def _memory(tensor: Tensor) -> tuple[str, int, int]:
+def memory_range(tensor: Tensor) -> tuple[str, int, int]:
     """Return the device of a tensor, and where its memory begins and ends."""
     last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     begin = tensor.data_ptr()

@@ -261,3 +261,9 @@ def test_a_short_training_run_ends_with_a_checkpoint_that_loads(tmp_path, monkey
     assert loaded.config.decoder.rank == 8
     assert "conv/weight/2/stem" in loaded.config.support.uses
     assert "ghn train" in (out / "checkpoint" / "README.md").read_text()
+
+
+def test_predict_says_that_the_checkpoint_learned_from_images_of_another_size(tmp_path):
+    text = ok("predict", "timm:test_resnet", "-o", str(tmp_path / "x.safetensors"))
+
+    assert "learned from images of 32 x 32" in " ".join(text.split())

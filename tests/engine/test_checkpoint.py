@@ -10,8 +10,10 @@ from decoder_helpers import small_decoders
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ghn.decoders.kernel_basis import _features
+from ghn.decoders.places import position_features
 from ghn.encoders import GraphormerConfig
-from ghn.engine import GHN, GHNConfig, Support, load_ghn
+from ghn.engine import GHN, GHNConfig, Support, load_ghn, predict_state_dict
 from ghn.engine import checkpoint as checkpoint_module
 from ghn.errors import CheckpointError, ConfigError, UnknownNameError
 from ghn.graphs import OPERATORS, ROLES, trace
@@ -290,3 +292,37 @@ def test_a_checkpoint_is_loaded_once_and_again_when_it_changed(folder):
     build(seed=2).save_pretrained(folder)
     os.utime(folder / WEIGHTS, ns=(1, 1))
     assert not same(load_ghn(folder), first)
+
+
+def test_a_checkpoint_is_the_same_whatever_the_caller_has_set(folder):
+    first = GHN.from_pretrained(folder)
+
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            second = GHN.from_pretrained(folder)
+        assert torch.get_default_dtype() is torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert same(first, second)
+    assert not any(p.is_inference() for p in second.parameters())
+    assert all(p.requires_grad for p in second.parameters())
+
+
+def test_what_is_predicted_in_inference_mode_and_autocast_is_as_outside_and_leaves_no_trace(folder):
+    for features in (_features, position_features):
+        features.cache_clear()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    inputs = torch.zeros(1, 3, 8, 8)
+    ghn = GHN.from_pretrained(folder)
+
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        inside = predict_state_dict(model, inputs, checkpoint=ghn)
+    outside = predict_state_dict(model, inputs, checkpoint=ghn)
+
+    assert all(torch.equal(inside[name], value) for name, value in outside.items())
+    ghn.train().requires_grad_(True)
+    [emitted] = ghn([trace(model, inputs)])
+    sum(value.square().sum() for value in emitted.values()).backward()  # of no inference tensors
+    assert any(p.grad is not None and p.grad.any() for p in ghn.parameters())

@@ -6,11 +6,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from engine_helpers import FakeGHN, bits, photograph
 from torch import nn
 
-from ghn.engine import predict_params
+from ghn.engine import predict_params, predict_state_dict
 from ghn.engine.rebuild import is_filled, unfilled_like
 from ghn.errors import ConfigError, InputError, PredictionError, UnsupportedModelError
 
@@ -137,6 +138,39 @@ def test_build_supplies_exactly_the_kept_parameters_and_the_buffers():
     assert torch.equal(meta.table.scales, torch.linspace(1, 2, 6))
     assert meta.norm.running_mean.tolist() == [3.0] * 6
     assert report.notes == ()
+    meta.conv.weight.data.zero_()
+    meta.norm.running_mean.zero_()
+    assert other.conv.weight.any()  # nothing is shared with what build() made
+    assert other.norm.running_mean.any()
+
+
+def test_a_timm_model_of_another_size_needs_no_build_and_other_arguments_are_noted():
+    vit = on_meta(timm.create_model, "vit_tiny_patch16_224", img_size=32, depth=1, num_classes=5)
+    net = on_meta(timm.create_model, "resnet10t", num_classes=5, zero_init_last=False)
+
+    predict_params(vit, torch.zeros(1, 3, 32, 32), checkpoint=FakeGHN(), generate="blocks.*")
+    report = predict_params(net, X, checkpoint=FakeGHN(), generate="conv1.*")
+
+    assert vit.pos_embed.shape == (1, 5, 192)
+    assert vit.pos_embed.isfinite().all()
+    assert any("timm makes of this model by default" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("device", [-1, 99, "nowhere", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_in_words(device):
+    meta = on_meta(Small)
+
+    with pytest.raises(ConfigError, match="device must be"):
+        predict_params(meta, X, checkpoint=FakeGHN(), device=device)
+    with pytest.raises(ConfigError, match="device must be"):
+        predict_state_dict(Small(), X, checkpoint=FakeGHN(), device=device)
+    assert meta.conv.weight.is_meta
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device 0")
+def test_the_first_gpu_is_not_taken_for_none_given():
+    with pytest.raises(ConfigError, match="device must be"):
+        predict_params(on_meta(Small), X, checkpoint=FakeGHN(), device=0)
 
 
 def test_buffers_that_nothing_can_make_are_named_and_the_model_stays_meta():

@@ -13,7 +13,7 @@ from torch import nn
 
 from ghn.engine import predict_params, predict_state_dict
 from ghn.engine.support import Support
-from ghn.errors import ConfigError, PredictionError
+from ghn.errors import ConfigError, PredictionError, UnsupportedModelError
 from ghn.graphs import trace
 from ghn.kernels import expand
 
@@ -426,3 +426,27 @@ def test_a_graph_of_another_model_is_refused_before_anything_is_written(other):
         predict_params(model, X, checkpoint=FakeGHN(), graph=wrong)
 
     assert photograph(model) == before
+
+
+def test_calibrated_tensors_have_the_type_that_was_asked_for():
+    model = Small().eval()
+    own = predict_state_dict(model, X, checkpoint="vision-cifar10", calibrate=True)
+
+    half = predict_state_dict(
+        model, X, checkpoint="vision-cifar10", calibrate=True, dtype=torch.bfloat16
+    )
+
+    assert all(torch.equal(half[name], own[name].bfloat16()) for name in own)
+
+
+def test_a_kept_parameter_that_shares_memory_with_a_predicted_one_is_refused():
+    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
+    model[2].weight.data = model[1].weight.data
+    before = photograph(model)
+
+    with pytest.raises(UnsupportedModelError, match=r"'1\.weight' and '2\.weight' share memory"):
+        predict_params(model, torch.zeros(1, 4), checkpoint=FakeGHN(), generate=["0.*", "1.*"])
+
+    assert photograph(model) == before
+    predict_params(model, torch.zeros(1, 4), checkpoint=FakeGHN())  # all of it: a tie
+    assert model[1].weight.data_ptr() == model[2].weight.data_ptr()

@@ -77,3 +77,28 @@ def test_recalibrating_a_model_without_batch_norm_is_noted():
     )
 
     assert any("no BatchNorm" in note for note in report.notes)
+
+
+class WithHelper(nn.Module):
+    """A second head, used in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))
+        self.helper = nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        x = self.body(x)
+        return x + self.helper(x) if self.training else x
+
+
+def test_statistics_that_no_batch_reaches_stay():
+    model = WithHelper()
+    model.helper.running_mean.fill_(3.0)
+    model.helper.num_batches_tracked.fill_(99)
+
+    predict_params(model, X, checkpoint=FakeGHN(), recalibrate=batches())
+
+    assert model.helper.running_mean.tolist() == [3.0] * 6
+    assert model.helper.num_batches_tracked == 99
+    assert model.body[1].num_batches_tracked == 3

@@ -36,7 +36,7 @@ from ghn.config import check_distinct
 from ghn.engine.checkpoint import checkpoint_digest, load_ghn
 from ghn.engine.source import default_checkpoint
 from ghn.errors import ConfigError, GHNError, UnknownNameError
-from ghn.io import write_json
+from ghn.io import sole_writer, write_json
 
 __all__ = ["run_bench"]
 
@@ -58,7 +58,8 @@ def run_bench(
     Raises:
         DataError: If the data cannot be found.
         ConfigError: If a network or a start is unknown, the networks read different things, the
-            folder holds results of other settings, or no network can be trained.
+            folder holds results of other settings, another process writes to it, or no network can
+            be trained.
         CheckpointError: If a checkpoint cannot be used.
     """
     networks = _networks(config)
@@ -67,7 +68,19 @@ def run_bench(
     for network in networks:
         _check_name(network, data)
     checkpoints = {start: _origin(start, modality) for start in config.starts}
-    _claim(config, data)
+    with sole_writer(config.out):
+        _claim(config, data)
+        return _run(config, data, networks, checkpoints, progress)
+
+
+def _run(
+    config: InitConfig,
+    data: Data,
+    networks: list[Network],
+    checkpoints: dict[str, str],
+    progress: Progress,
+) -> InitResult:
+    """Train what has not been trained yet, and collect all of it."""
     sources: dict[str, str] = {}
     if "trained" in config.starts:
         for family in sorted({source_family(n) for n in networks}):
@@ -94,8 +107,11 @@ def run_bench(
         scored = ", ".join(f"{test.name} (hash {test.hash})" for test in data.tests)
         source |= {"scored on": scored}
     record = make_record(_command(config), (CHOICE_SEED, *config.seeds), source)
-    places = sorted({str(found.get("trained on", "")) for found in ledger.found.values()} - {""})
-    record = dataclasses.replace(record, machine={**record.machine, "trained on": places})
+    trained = {
+        key: sorted({str(found.get(key, "")) for found in ledger.found.values()} - {""})
+        for key in ("trained on", "trained with")
+    }
+    record = dataclasses.replace(record, machine={**record.machine, **trained})
     return InitResult(config, results, record, scored_counts(data), ledger.failed)
 
 

@@ -191,7 +191,7 @@ class Summary:
         wins: How many networks it wins.
         losses: How many it loses.
         worse: How many it makes worse by more than the margin.
-        gain: Mean gain over networks.
+        gain: Mean gain over the networks on which neither start diverged; nan if there is none.
         low: Lower end of its 95 % bootstrap interval over networks.
         high: Upper end.
         reach: Median over networks of `Gain.reach`.
@@ -255,7 +255,8 @@ class InitResult:
     def _summary(self, group: str, start: str, members: list[NetworkResult]) -> Summary:
         gains = [n.gain(start, self.config.starts[0]) for n in members]
         curves = [n.curve(start) for n in members]
-        low, high = bootstrap([g.mean for g in gains])
+        finite = [g.mean for g in gains if math.isfinite(g.mean)]
+        low, high = bootstrap(finite) if finite else (math.nan, math.nan)
         return Summary(
             group=group,
             start=start,
@@ -265,7 +266,7 @@ class InitResult:
             wins=sum(g.verdict == "win" for g in gains),
             losses=sum(g.verdict == "loss" for g in gains),
             worse=sum(g.worse for g in gains),
-            gain=statistics.fmean(g.mean for g in gains),
+            gain=statistics.fmean(finite) if finite else math.nan,
             low=low,
             high=high,
             reach=statistics.median(g.reach for g in gains),

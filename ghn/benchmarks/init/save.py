@@ -90,9 +90,12 @@ def _verdicts(result: InitResult) -> Iterator[str]:
 
 def _method(result: InitResult) -> list[str]:
     config, record = result.config, result.record
-    places = record.machine.get("trained on", [])
+    places, libraries = (record.machine.get(f"trained {key}", []) for key in ("on", "with"))
+    with_ = f" with {' and '.join(libraries)}" if libraries else ""
     base = config.starts[0]
-    edge = [f"{n.name} ({s})" for n in result.networks for s in config.starts if n.on_edge(s)]
+    pairs = [(n, s, f"{n.name} ({s})") for n in result.networks for s in config.starts]
+    edge = [text for network, start, text in pairs if network.on_edge(start)]
+    lost = [text for network, start, text in pairs if network.diverged(start)]
     return [
         f"Data: {record.data['name']} (hash {record.data['hash']}), scored on "
         f"{_scored_on(result)}.",
@@ -111,7 +114,8 @@ def _method(result: InitResult) -> list[str]:
         "single seed decides nothing.",
         f"Reach: steps until the mean curve meets the final mean of {base}, in units of all "
         "steps; the median over networks.",
-        *([f"Networks were trained on {' and '.join(places)}."] if places else []),
+        *([f"Networks were trained on {' and '.join(places)}{with_}."] if places else []),
+        *([f"Runs diverged: {', '.join(lost)}; mean gains leave these out."] if lost else []),
         *_idle(result),
         *_seen(result),
         *(f"Left out: {name}, {why}" for name, why in result.failed.items()),

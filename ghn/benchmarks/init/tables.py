@@ -74,12 +74,15 @@ def network_table(result: InitResult) -> tuple[list[str], list[list[str]]]:
 
 def _spread(network: NetworkResult, start: str) -> str:
     _, spread = mean_and_spread(network.finals(start))
-    return _difference(spread, network.metric).lstrip("+")
+    lost = " (diverged)" if network.diverged(start) else ""
+    return _difference(spread, network.metric).lstrip("+") + lost
 
 
 def _against(network: NetworkResult, start: str, base: str) -> list[str]:
     if start == base:
         return ["", "", ""]
     gain = network.gain(start, base)
+    if network.diverged(base) and not network.diverged(start):
+        return [f"{base} diverged", "-", _reach(gain.reach)]
     interval = _interval(gain.low, gain.high, network.metric)
     return [_difference(gain.mean, network.metric), interval, _reach(gain.reach)]

@@ -15,7 +15,7 @@ from ghn.benchmarks.compare import Data, Schedule, logits_of, train
 from ghn.benchmarks.init.config import InitConfig
 from ghn.benchmarks.init.networks import find_network
 from ghn.benchmarks.init.starts import initialize
-from ghn.benchmarks.records import machine
+from ghn.benchmarks.records import machine, versions
 from ghn.data import load_images, load_text
 from ghn.device import choose_device
 from ghn.errors import ConfigError
@@ -138,6 +138,7 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "notes": notes,
         "trained on": _place(device),
+        "trained with": _libraries(),
     }
     write_json(path_of(config, trial), result)
     return result
@@ -145,6 +146,11 @@ def run_trial(config: InitConfig, trial: Trial) -> dict[str, Any]:
 
 def _place(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else machine()["processor"]
+
+
+def _libraries() -> str:
+    found = versions()
+    return ", ".join(f"{name} {found[name]}" for name in ("ghn", "torch", "timm", "transformers"))
 
 
 @torch.no_grad()

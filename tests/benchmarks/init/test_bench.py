@@ -15,7 +15,7 @@ from ghn.benchmarks.init.curves import group_lines
 from ghn.benchmarks.init.trials import load_bench_data, runs_folder, scored_counts
 from ghn.data import load_images, normalize
 from ghn.errors import ConfigError, GHNError
-from ghn.io import write_text
+from ghn.io import sole_writer, write_text
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +342,8 @@ def test_wrong_settings_are_named_before_anything_runs(tmp_path, changes, messag
         changes = {"test_data": (str(tmp_path / "other"),)}
     with pytest.raises(GHNError, match=message):
         run_bench(config(tmp_path, **changes))
+
+
+def test_a_folder_is_written_by_one_benchmark_at_a_time(tmp_path):
+    with sole_writer(tmp_path), pytest.raises(ConfigError, match="another process writes"):
+        run_bench(config(tmp_path))

@@ -89,7 +89,9 @@ def test_a_classifier_whose_loss_is_no_number_has_lost_whatever_its_accuracy():
 
 def test_what_diverged_is_shown_and_written(tmp_path):
     finals = {"default": [3.0, 3.1], "ghn": [2.0, math.nan]}
-    networks = [network("bits per byte", **finals)]
+    fine = {"default": [3.0, 3.1], "ghn": [2.5, 2.6]}
+    lost = {"default": [math.nan, 3.1], "ghn": [2.5, 2.6]}
+    networks = [network("bits per byte", **values) for values in (finals, fine, lost)]
     networks = [dataclasses.replace(n, tried={s: {1e-3: 1.0} for s in finals}) for n in networks]
     record = make_record("ghn bench init", (1, 2), {"name": "books/fit", "hash": "0"})
     scored = {"books/val": 100}
@@ -98,7 +100,11 @@ def test_what_diverged_is_shown_and_written(tmp_path):
     save_result(result, tmp_path)
 
     text = (tmp_path / "result.md").read_text()
-    assert "diverged" in text
+    assert "3.050 ± 0.071" in text
+    assert text.count(" (diverged) |") == 2
+    assert "| default diverged | - |" in text
+    assert "mean gains leave these out" in text
+    assert "+0.500" in next(line for line in text.splitlines() if line.startswith("| g | ghn"))
     assert "Left out: vits:0, from ghn: too large" in text
     assert "scored on 100 excerpts at equal distances of books/val." in text
     assert "images" not in text
