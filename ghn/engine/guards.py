@@ -6,7 +6,6 @@ them is imported.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator, Mapping
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ghn.errors import UnsupportedModelError
 from ghn.graphs.isolate import unwrap
-from ghn.graphs.ties import memory_range
+from ghn.graphs.ties import overlaps
 
 __all__ = ["check_apart", "check_model", "check_writable", "is_predictable"]
 
@@ -100,9 +99,8 @@ def check_apart(written: Collection[str], parameters: Mapping[str, Tensor]) -> N
         for name, parameter in parameters.items()
         if is_predictable(parameter) and not parameter.is_meta and parameter.is_contiguous()
     }
-    ranges = sorted((*memory_range(parameter), name) for name, parameter in held.items())
-    for (here, _, end, one), (there, begin, _, other) in itertools.pairwise(ranges):
-        if here == there and begin < end and len({one, other} & {*written}) == 1:
+    for one, other in overlaps(held):
+        if (one in written) != (other in written):
             raise UnsupportedModelError(
                 f"parameters {one!r} and {other!r} share memory, but only one of them is to be "
                 "predicted; give one a copy (clone()), or make them one parameter"

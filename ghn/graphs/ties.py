@@ -43,8 +43,8 @@ __all__ = [
     "check_movable",
     "follow",
     "forget_caches",
-    "memory_range",
     "named_tensors",
+    "overlaps",
     "permute_channels",
     "shuffle_channels",
 ]
@@ -295,16 +295,23 @@ def check_movable(tensors: Mapping[str, Tensor], sets: Iterable[ChannelSet]) -> 
         if any(n > 1 and not step for n, step in steps):
             raise UnsupportedModelError(f"{name} is expanded: it has fewer numbers than elements")
     held = {name: t for name, t in tensors.items() if t.numel() and not t.is_meta}
-    ranges = sorted((*memory_range(tensor), name) for name, tensor in held.items())
-    for (here, _, end, one), (there, begin, _, other) in itertools.pairwise(ranges):
-        if here == there and begin < end and {one, other} & moved:
+    for one, other in overlaps(held):
+        if {one, other} & moved:
             raise UnsupportedModelError(
                 f"{one} and {other} share memory, so that moving one moves the other; give one a "
                 "copy (clone()), or make them one parameter"
             )
 
 
-def memory_range(tensor: Tensor) -> tuple[str, int, int]:
+def overlaps(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Yield the names of tensors that follow each other in memory and share some of it."""
+    ranges = sorted((*_memory(tensor), name) for name, tensor in tensors.items())
+    for (here, _, end, one), (there, begin, _, other) in itertools.pairwise(ranges):
+        if here == there and begin < end:
+            yield one, other
+
+
+def _memory(tensor: Tensor) -> tuple[str, int, int]:
     """Return the device of a tensor, and where its memory begins and ends."""
     last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     begin = tensor.data_ptr()
