@@ -188,14 +188,17 @@ def _typed_config(value: Any, hint: type[C], where: str) -> C:
 def _typed_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in options:
         return None
+    wanted = [option for option in options if option is not type(None)]
+    if isinstance(value, dict):  # one that is named has to explain what is wrong, no other
+        wanted = [o for o in wanted if value.get("type") == getattr(o, "__name__", "")] or wanted
     problems = []
-    for option in options:
-        if option is type(None):
-            continue
+    for option in wanted:
         try:
             return _typed(value, option, where)
         except ConfigError as error:
             problems.append(str(error))
+    if len(problems) == 1:
+        raise ConfigError(problems[0])
     raise ConfigError(f"{where} got {value!r}, which fits none of its types: {'; '.join(problems)}")
 
 

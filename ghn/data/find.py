@@ -10,11 +10,12 @@ import hashlib
 import os
 from pathlib import Path
 
+from ghn.data.files import files_below, is_hidden
 from ghn.data.hub import HUB_PREFIX, fetch
 from ghn.errors import ConfigError, DataError
 from ghn.io import cache_folder, expanded
 
-__all__ = ["find_data", "folder_hash", "is_hidden", "resolved"]
+__all__ = ["find_data", "folder_hash", "resolved"]
 
 
 def find_data(name: str, *, download: bool = True) -> Path:
@@ -63,22 +64,13 @@ def resolved(name: str) -> Path:
         raise ConfigError(f"{name!r} is no data set and no path: {error}") from error
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether a file is one that programs leave behind: it or a folder begins with a dot.
-
-    Args:
-        path: Relative to the folder of the data.
-    """
-    return any(part.startswith(".") for part in path.parts)
-
-
 def folder_hash(folder: Path) -> str:
     """Return a short hash of the names and contents of a folder's files, for records of results.
 
     It is what readers see of it: without what is hidden.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in files_below(folder):
         name = path.relative_to(folder)
         if is_hidden(name):
             continue

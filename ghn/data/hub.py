@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from ghn.data.files import files_below
 from ghn.data.pictures import read_picture
 from ghn.errors import DataError
 from ghn.io import current_umask
@@ -88,7 +89,7 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
         DataError: If they lie in several folders: these are data sets of their own.
     """
     stems = _SPLITS[split]
-    files = sorted(folder.rglob("*.parquet"))
+    files = [p for p in files_below(folder) if p.suffix == ".parquet"]
     found = [p for p in files if p.name.split("-")[0] in stems]
     found = found or [p for p in files if p.stem in stems]
     if len(places := sorted({p.parent for p in found})) > 1:

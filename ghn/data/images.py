@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ghn.config import check_at_least
-from ghn.data.find import find_data, folder_hash, is_hidden, resolved
+from ghn.data.files import files_below, is_hidden
+from ghn.data.find import find_data, folder_hash, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_images
 from ghn.data.pictures import read_picture
 from ghn.data.sheets import read_tiles
@@ -180,11 +181,21 @@ def _read_sheets(split: str, folder: Path) -> Pictures:
     """Read tiles from contact sheets, row by row: pictures of 32 x 32 tiles beside their labels."""
     labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
     lines = (folder / "classes.txt").read_text(encoding="utf-8").split("\n")
+    classes = tuple(line.split("\t")[0] for line in lines if line)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are of shape {labels.shape} and type {labels.dtype}, not [N] int")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(
+            f"labels from {labels.min()} to {labels.max()} are not of {len(classes)} classes"
+        )
     sheets = sorted(folder.glob(f"{split}_[0-9][0-9].*"))
+    if len({path.name.partition(".")[0] for path in sheets}) < len(sheets):
+        names = ", ".join(path.name for path in sheets)
+        raise ValueError(f"two files are one sheet of {names}; remove the copy")
     tiles = np.concatenate([read_tiles(path, TILE, TILE) for path in sheets])[: len(labels)]
     if len(tiles) != len(labels):
         raise ValueError(f"{len(tiles)} images but {len(labels)} labels")
-    return tiles, labels, tuple(line.split("\t")[0] for line in lines if line)
+    return tiles, labels, classes
 
 
 def _read_mnist(split: str, folder: Path) -> Pictures:
@@ -266,7 +277,8 @@ def _files(root: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     return [
         (path, label)
         for label, name in enumerate(classes)
-        for path in sorted((root / name).rglob("*"))
+        if (root / name).is_dir()  # test images may lack a class
+        for path in files_below(root / name)
         if path.suffix.lower() in known and not is_hidden(path.relative_to(root))
     ]
 

@@ -31,7 +31,7 @@ def read_picture(source: Path | io.BytesIO, name: str | Path) -> Any:
     try:
         with Image.open(source) as picture:
             return _rgb(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read {name}: {error}") from error
 
 

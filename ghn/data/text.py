@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ghn.data.find import find_data, is_hidden, resolved
+from ghn.data.files import is_hidden
+from ghn.data.find import find_data, resolved
 from ghn.data.hub import HUB_PREFIX, parquet_files, read_texts
 from ghn.errors import ConfigError, DataError
 from ghn.io import atomic_path, cache_folder
@@ -228,20 +229,31 @@ def load_tokenizer(name: str, vocabulary: int) -> Any:
         DataError: As `load_text`.
         ConfigError: As `load_text`.
     """
-    from tokenizers import ByteLevelBPETokenizer, Tokenizer
+    from tokenizers import ByteLevelBPETokenizer
 
     text = _read(_place(name), "train")
     path = cache_folder() / "tokenizers" / f"{_hash(text)}-{vocabulary}.json"
-    if not path.is_file():
-        learner = ByteLevelBPETokenizer()
-        learner.train_from_iterator(
-            text.decode(errors="replace").splitlines(keepends=True),
-            vocab_size=vocabulary,
-            show_progress=False,
-        )
-        with atomic_path(path) as temporary:
-            learner.save(str(temporary))
-    return Tokenizer.from_file(str(path))
+    if (kept := _kept_tokenizer(path)) is not None:
+        return kept
+    learner = ByteLevelBPETokenizer()
+    learner.train_from_iterator(
+        text.decode(errors="replace").splitlines(keepends=True),
+        vocab_size=vocabulary,
+        show_progress=False,
+    )
+    with atomic_path(path) as temporary:
+        learner.save(str(temporary))
+    return _kept_tokenizer(path)
+
+
+def _kept_tokenizer(path: Path) -> Any:
+    """Return the tokenizer in a file of the cache, or None if it is absent or damaged."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception:  # tokenizers raises nothing more specific
+        return None
 
 
 def _hash(text: bytes) -> str:

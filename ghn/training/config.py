@@ -69,7 +69,8 @@ class TrainConfig(Config):
         eval_every: Steps between evaluations on held-out networks; 0 for none.
         eval_networks: Held-out networks of each family; 0 for no evaluation at all, in the
             checkpoint's model card neither.
-        ghn: The hypernetwork; None for that of `start`, without one for the default.
+        ghn: The hypernetwork, which writes for what `families` read; None for that of `start`,
+            without one for the default.
     """
 
     out: str = "runs/train"
@@ -105,6 +106,8 @@ class TrainConfig(Config):
     ghn: GHNConfig | None = dataclasses.field(default=None, metadata={"nested": True})
 
     def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigError("out must name a folder, got an empty name")
         object.__setattr__(self, "out", str(expanded(self.out)))  # ~ as in a shell
         if len(self.families) != len(self.shares) or not self.families:
             raise ConfigError(
@@ -119,6 +122,10 @@ class TrainConfig(Config):
         sizes = (self.pool, self.steps, self.meta_batch, self.batch, self.side, self.context)
         if min(sizes) < 1:
             raise ConfigError("pool, steps, meta_batch, batch, side and context must be at least 1")
+        if self.batch == 1 and self.modality == "vision":
+            raise ConfigError("batch must be at least 2 for images: batch norms compare them")
+        if self.ghn is not None:
+            object.__setattr__(self, "ghn", self.ghn.replace(modality=self.modality))
         check_precision(self.mixed_precision)
         if self.optimizer not in ("muon", "adamw"):
             raise ConfigError(f"optimizer must be 'muon' or 'adamw', got {self.optimizer!r}")
@@ -136,7 +143,7 @@ class TrainConfig(Config):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} must be finite and above 0, got {value}")
-        if not all(0 <= share < math.inf for share in self.shares) or not sum(self.shares):
+        if not min(self.shares) >= 0 or not 0 < sum(self.shares) < math.inf:
             raise ConfigError(
                 f"shares must be finite, at least 0, and not all 0, got {self.shares}"
             )

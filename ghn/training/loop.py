@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -19,7 +20,7 @@ from ghn.rng import preserve_global_state
 from ghn.training.config import TrainConfig
 from ghn.training.evaluate import evaluate
 from ghn.training.state import newest
-from ghn.training.stopping import stop_signals
+from ghn.training.stopping import leave_stops_to_the_run, stop_signals
 from ghn.training.tasks import Batches
 from ghn.training.trainer import Trainer
 
@@ -32,6 +33,7 @@ MOVABLE = {
 }
 EVERY = 50  # steps between records
 HOPELESS = 100  # steps in a row without a finite network after which a run ends
+REFUSED = -1  # in place of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class StepRecord:
         accuracy: Mean accuracy on the labels, of the same: classes, or next tokens.
         skipped: Networks left out since the run began because something was not finite: their
             loss, its gradient, or the step's gradient in the hypernetwork.
-        lr: Learning rate.
+        lr: Learning rate of the step.
         networks_per_second: Since the last record.
         held_out: Mean score of held-out networks by family, where this step measured it: accuracy,
             or bits per byte.
@@ -88,29 +90,19 @@ def train(
         CheckpointError: If the folder's run is damaged.
         GHNError: If for 100 steps in a row every network was skipped: the run has diverged.
     """
-    with preserve_global_state():
+    with preserve_global_state(), contextlib.ExitStack() as held:
         trainer = Trainer(config)
+        _resume_together(trainer, held)
         if not trainer.accelerator.is_main_process:
-            trainer.resume()
-            _check_shared(trainer)
             for _ in _steps(trainer, tick, []):
                 pass
             return trainer
-        with sole_writer(config.out):
-            _check_run(Path(config.out), trainer.config)
-            trainer.resume()
-            _check_shared(trainer)
-            if trainer.step > config.steps:
-                raise ConfigError(
-                    f"the run in {config.out} has taken {trainer.step} steps, got "
-                    f"steps={config.steps}; choose another out folder for a shorter run"
-                )
-            write_json(Path(config.out) / "config.json", trainer.config.to_dict())
-            if trainer.accelerator.num_processes > 1:  # all must end at one step
-                _write_log(trainer, progress, tick, [])
-            else:
-                with stop_signals() as stops:
-                    _write_log(trainer, progress, tick, stops)
+        write_json(Path(config.out) / "config.json", trainer.config.to_dict())
+        if trainer.accelerator.num_processes > 1:  # all must end at one step
+            _write_log(trainer, progress, tick, [])
+        else:
+            with stop_signals() as stops:
+                _write_log(trainer, progress, tick, stops)
     return trainer
 
 
@@ -146,14 +138,35 @@ def _begin_tracking(trainer: Trainer) -> None:
         trainer.accelerator.init_trackers(f"ghn-{name}", config=config.to_dict())
 
 
-def _check_shared(trainer: Trainer) -> None:
-    """Check that all processes go on from one step: they must have read one folder."""
-    accelerator = trainer.accelerator
-    steps = accelerator.gather(torch.tensor([trainer.step], device=accelerator.device))
-    if len(found := sorted({*steps.tolist()})) > 1:
+def _resume_together(trainer: Trainer, held: contextlib.ExitStack) -> None:
+    """Lock the run's folder and go on from what it holds; where one process cannot, none does.
+
+    All must go on from one step: they must have read one folder.
+    """
+    accelerator, config = trainer.accelerator, trainer.config
+    refusal: GHNError | None = None
+    try:
+        if accelerator.is_main_process:
+            held.enter_context(sole_writer(config.out))
+            _check_run(Path(config.out), config)
+        trainer.resume()
+        if trainer.step > config.steps:
+            raise ConfigError(
+                f"the run in {config.out} has taken {trainer.step} steps, got "
+                f"steps={config.steps}; choose another out folder for a shorter run"
+            )
+    except GHNError as error:
+        refusal = error
+    step = REFUSED if refusal else trainer.step
+    found = {*accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()}
+    if refusal:
+        raise refusal
+    if REFUSED in found:
+        raise GHNError("another process has refused the run; its message says why")
+    if len(found) > 1:
         raise ConfigError(
-            f"processes go on from different steps ({', '.join(map(str, found))}): "
-            f"out={trainer.config.out!r} must be one folder that all machines share"
+            f"processes go on from different steps ({', '.join(map(str, sorted(found)))}): "
+            f"out={config.out!r} must be one folder that all machines share"
         )
 
 
@@ -171,13 +184,16 @@ def _check_run(out: Path, config: TrainConfig) -> None:
     What never wrote a checkpoint is no run yet.
     """
     path = out / "config.json"
-    if not path.exists() or newest(out) is None:
+    if newest(out) is None:
         return
     try:
         # Settings that the run did not know yet had their defaults.
         known = TrainConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove {out}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is missing or damaged ({error}): nothing says with which settings the run "
+            "goes on; put it back, or choose another out folder"
+        ) from error
     wanted, found = (json.loads(json.dumps(c.to_dict())) for c in (config, known))
     changed = sorted(k for k in wanted.keys() - MOVABLE if found[k] != wanted[k])
     if changed:
@@ -216,6 +232,7 @@ def _steps(trainer: Trainer, tick: Callable[[int], None], stops: list[int]) -> I
         batch_size=None,
         sampler=range(trainer.step, config.steps),
         num_workers=config.workers,
+        worker_init_fn=leave_stops_to_the_run,
     )
     losses: list[float] = []
     hits: list[float] = []
@@ -224,6 +241,7 @@ def _steps(trainer: Trainer, tick: Callable[[int], None], stops: list[int]) -> I
     for inputs, labels in batches:
         began = time.monotonic()
         skipped = trainer.skipped
+        rate = trainer.learning_rate()
         loss, hit = trainer.take_step(inputs, labels)
         if not math.isnan(loss):
             losses.append(loss)
@@ -249,7 +267,7 @@ def _steps(trainer: Trainer, tick: Callable[[int], None], stops: list[int]) -> I
                 loss=sum(losses) / len(losses) if losses else math.nan,
                 accuracy=sum(hits) / len(hits) if hits else math.nan,
                 skipped=trainer.skipped,
-                lr=trainer.learning_rate(),
+                lr=rate,
                 networks_per_second=config.meta_batch * steps / taken,
                 held_out=held_out,
             )

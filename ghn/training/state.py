@@ -1,11 +1,12 @@
 """Checkpoints of a training run: one file each, complete or absent, and never pickled.
 
 A checkpoint is `step-00001234.safetensors`: weights, optimisers, averaged weights, and in its
-header counters and settings. The newest one wins.
+header counters and the settings of what is trained. The newest one wins.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def newest(out: Path) -> Path | None:
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    return sorted(out.glob("step-*.safetensors"))
+    """Return a run's own files by age; copies that somebody put beside them are not touched."""
+    found = (re.fullmatch(r"step-(\d{8,})\.safetensors", p.name) for p in out.glob("step-*"))
+    return [out / m[0] for m in sorted(filter(None, found), key=lambda m: int(m[1]))]
 
 
 def save_state(

@@ -8,9 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["stop_signals"]
+__all__ = ["leave_stops_to_the_run", "stop_signals"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def leave_stops_to_the_run(worker: int) -> None:
+    """Ignore them in a process that prepares batches, as they reach a whole group of processes.
+
+    Args:
+        worker: Its number; `torch.utils.data.DataLoader` gives it to `worker_init_fn`.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

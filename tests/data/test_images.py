@@ -51,6 +51,29 @@ def test_the_hash_follows_contents_and_not_only_sizes(sheets):
     assert folder_hash(sheets) != before
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (np.full(7, 2), "0 to 2|2 to 2"),
+        (np.full(7, -100), "-100 to -100"),
+        (np.zeros(7), "float64"),
+        (np.zeros((7, 1), int), "shape"),
+    ],
+)
+def test_labels_of_sheets_are_classes(sheets, labels, told):
+    np.save(sheets / "train_labels.npy", labels)
+
+    with pytest.raises(DataError, match=told):
+        load_images("cifar10", "train")
+
+
+def test_a_sheet_that_is_there_twice_is_refused(sheets):
+    (sheets / "train_00.png.bak").write_bytes((sheets / "train_00.png").read_bytes())
+
+    with pytest.raises(DataError, match=r"two files are one sheet.*train_00\.png\.bak"):
+        load_images("cifar10", "train")
+
+
 def test_fit_and_val_divide_the_training_images(sheets):
     fit, val = load_images("cifar10", "fit"), load_images("cifar10", "val")
 
@@ -122,6 +145,23 @@ def folder_of(tmp_path, classes=("cat", "dog"), count=20, parts=("",)):
             for k in range(count):
                 Image.new("RGB", (8, 8), (k, 0, 0)).save(place / f"{k}.png")
     return tmp_path
+
+
+def test_folders_behind_links_are_read_and_part_of_the_hash(tmp_path):
+    whole = folder_of(tmp_path / "whole")
+    store = folder_of(tmp_path / "store")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("cat", "dog"):
+        (linked / name).symlink_to(store / name)
+    (store / "dog" / "loop").symlink_to(store / "dog")
+
+    data = load_images(str(linked), "train", side=8)
+
+    assert torch.equal(data.images, load_images(str(whole), "train", side=8).images)
+    assert data.hash == folder_hash(whole)
+    (store / "dog" / "3.png").write_bytes((store / "dog" / "4.png").read_bytes())
+    assert folder_hash(linked) != data.hash
 
 
 def test_sixteen_bit_pictures_are_scaled_and_floating_point_ones_refused(tmp_path):

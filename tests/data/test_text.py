@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ghn.data import load_text, token_entropies
-from ghn.data.text import TextData, _load
+from ghn.data.text import TextData, _load, load_tokenizer
 from ghn.errors import ConfigError, DataError
 
 
@@ -182,6 +182,18 @@ def test_merged_tokens_are_fewer_and_say_the_same(tmp_path):
     assert int(merged.tokens.max()) < 270
     _load.cache_clear()
     assert torch.equal(load_text(name, "val", vocabulary=270).tokens, merged.tokens)
+
+
+def test_a_damaged_tokenizer_of_the_cache_is_learned_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "own.txt"
+    path.write_text("a rose is a rose is a rose\n" * 200)
+    first = load_tokenizer(str(path), 270).to_str()
+    [kept] = (tmp_path / "cache").rglob("*.json")
+    kept.write_text("")
+
+    assert load_tokenizer(str(path), 270).to_str() == first
+    assert kept.read_text()
 
 
 def test_what_cannot_be_read_is_refused_in_words(tmp_path):

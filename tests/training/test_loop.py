@@ -112,6 +112,21 @@ def test_a_damaged_run_is_told_in_words(config, name):
         train(config.replace(steps=8))
 
 
+def test_a_run_whose_settings_are_lost_does_not_go_on_under_others(config):
+    train(config)
+    (Path(config.out) / "config.json").unlink()
+
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        train(config.replace(steps=8, lr=0.7))
+
+
+def test_a_record_has_the_learning_rate_of_its_step(config):
+    rates = []
+    train(config.replace(steps=1, warmup=0, lr=0.5), progress=lambda r: rates.append(r.lr))
+
+    assert rates == [0.5]
+
+
 def pictures(place, count):
     for number in range(count):
         folder = place / "ab"[number % 2]

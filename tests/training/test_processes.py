@@ -62,6 +62,34 @@ def test_two_processes_take_the_steps_of_one(tmp_path, monkeypatch):
     assert records[1]["loss"] == pytest.approx(records[0]["loss"], rel=1e-4)
 
 
+@pytest.mark.timeout(300)
+def test_a_request_to_end_that_reaches_a_whole_group_is_heard_after_the_step(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(tmp_path), "1000000", "--worker"],
+        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while newest(tmp_path) is None and alive_after(process, 0.01):
+        pass
+    os.killpg(process.pid, signal.SIGTERM)
+
+    assert process.wait() == -signal.SIGTERM
+    final(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_where_one_process_refuses_a_run_the_others_say_so(tmp_path):
+    run(*TWO, str(tmp_path), "2")
+    (tmp_path / "config.json").unlink()
+
+    found = run(*TWO, str(tmp_path), "4", fails=True)
+
+    assert "config.json is missing" in found
+    assert "GHNError: another process has refused the run" in found
+    assert "Connection closed" not in found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_machines_that_share_no_folder_are_told_before_they_spoil_a_run(tmp_path):

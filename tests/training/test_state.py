@@ -61,6 +61,19 @@ def test_the_newest_two_stay_and_what_a_killed_process_left_is_neither_taken_nor
     assert names == ["step-00000003.safetensors", "step-00000004.safetensors"]
 
 
+def test_copies_beside_a_runs_checkpoints_are_neither_taken_nor_removed(tmp_path):
+    for step in (99_999_999, 100_000_000):
+        file = save_state(tmp_path, step, *parts(), {})
+    copies = {tmp_path / f"step-{name}.safetensors" for name in ("00000001-kept", "best")}
+    for copy in copies:
+        copy.write_bytes(file.read_bytes())
+
+    assert newest(tmp_path) == file
+    save_state(tmp_path, 100_000_001, *parts(), {})
+
+    assert {*tmp_path.iterdir()} == {*copies, file, tmp_path / "step-100000001.safetensors"}
+
+
 def test_a_damaged_or_foreign_checkpoint_is_refused_in_words(tmp_path):
     file = save_state(tmp_path, 1, *parts(), {})
     other = nn.Linear(4, 2)
