@@ -7,6 +7,7 @@ finiteness. Then the recipes are written; see `ghn.engine.compose` and `ghn.engi
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -79,6 +80,13 @@ class _Settings:
     calibrate: bool
     seed: int
 
+    def __post_init__(self) -> None:
+        for name in ("orthogonalize", "calibrate"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, got {value!r}")
+        if not isinstance(self.seed, numbers.Integral) or isinstance(self.seed, bool):
+            raise ConfigError(f"seed must be an integer, got {self.seed!r}")
+
 
 def predict_params(
     model: nn.Module,
@@ -119,8 +127,10 @@ def predict_params(
         condition: What the parameters are for, if the hypernetwork takes a condition: one value of
             the kind that it was built for. None for all others.
         noise: Standard deviation of noise in the predicted weights, as a share of each one's root
-            mean square; as `ghn.engine.refine` says. It sets channels apart that are alike.
-        orthogonalize: Whether predicted weights, but for the last layer's, are made orthogonal.
+            mean square; as `ghn.engine.refine` says. It sets channels apart that are alike, and
+            takes the memory of these weights once more.
+        orthogonalize: Whether predicted weights, but for the last layer's, are made orthogonal;
+            the same memory.
         calibrate: Whether predicted layers whose outputs are more than about six times larger or
             smaller than under the model's own values are scaled by a power of two: for networks
             unlike those that the checkpoint was trained for; see `ghn.engine.calibrate`. Costs two

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -192,6 +193,15 @@ def test_a_vocabulary_beyond_the_decoder_is_kept_as_oversized_in_both_modes():
 def test_a_wrong_word_for_unsupported_is_an_error():
     with pytest.raises((ConfigError, TypeError), match=r"unsupported|Literal"):
         predict_params(Small(), X, checkpoint=FakeGHN(), unsupported="drop")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("orthogonalize", "no"), ("calibrate", 1), ("seed", 1.5), ("seed", "a")]
+)
+def test_settings_of_another_type_are_refused_by_name(name, value):
+    for predict in (predict_params, predict_state_dict):
+        with pytest.raises(ConfigError, match=f"{name} must be .*{value!r}"):
+            inspect.unwrap(predict)(Small(), X, checkpoint=FakeGHN(), **{name: value})
 
 
 def test_a_condition_is_refused_by_an_unconditional_hypernetwork():

@@ -68,6 +68,7 @@ def run_bench(
     for network in networks:
         _check_name(network, data)
     checkpoints = {start: _origin(start, modality) for start in config.starts}
+    _check_starts(checkpoints)
     with sole_writer(config.out):
         _claim(config, data)
         return _run(config, data, networks, checkpoints, progress)
@@ -157,6 +158,16 @@ def _origin(start: str, modality: str) -> str:
             f"{modality}"
         )
     return checkpoint_digest(name)
+
+
+def _check_starts(checkpoints: dict[str, str]) -> None:
+    """Refuse one checkpoint under two names: its runs would be compared with themselves."""
+    found: dict[tuple[str, ...], str] = {}
+    for start, digest in checkpoints.items():
+        kind, afterwards, _ = parts_of(start)
+        same = found.setdefault((kind, *sorted(afterwards), digest), start)
+        if same != start:
+            raise ConfigError(f"starts {same!r} and {start!r} are the same; leave one out")
 
 
 def _origins(

@@ -118,12 +118,15 @@ class InitConfig(Config):
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if self.scored_on not in SCORED_ON:
             raise ConfigError(f"scored_on must be 'val' or 'test', got {self.scored_on!r}")
-        if len(set(self.starts)) != len(self.starts) or len(self.starts) < 2:
+        distinct = {(kind, *sorted(then), name) for kind, then, name in map(parts_of, self.starts)}
+        if len(distinct) != len(self.starts) or len(self.starts) < 2:
             raise ConfigError(f"starts must be at least two different ones, got {self.starts}")
         for start in self.starts:
             kind, afterwards, checkpoint = parts_of(start)
             more = bool(afterwards or checkpoint)
             unknown = set(afterwards) - set(AFTERWARDS)
+            if len(set(afterwards)) < len(afterwards):
+                raise ConfigError(f"start {start!r} does something twice; name it once")
             if kind not in STARTS or (more and kind != "ghn") or unknown or start.endswith(":"):
                 known = ", ".join([*STARTS, *(f"ghn+{name}" for name in AFTERWARDS)])
                 raise ConfigError(f"unknown start {start!r}; known: {known}, ghn:CHECKPOINT")

@@ -101,11 +101,9 @@ def _method(result: InitResult) -> list[str]:
         f"{_scored_on(result)}.",
         f"Batches of {config.batch}{_moved(result)}, AdamW, warm-up over a tenth of the steps, "
         f"cosine to zero{_recipe(config)}.",
-        f"Every start chose its rate from {', '.join(f'{r:g}' for r in config.rates)} (further "
-        "where the best lay on the edge) for every network by the training loss on a seed of its "
-        f"own; results are from seeds {', '.join(map(str, config.seeds))}.",
+        f"{_choice(config)}; results are from seeds {', '.join(map(str, config.seeds))}.",
         *([f"The best rate lies on the edge all the same for {', '.join(edge)}."] if edge else []),
-        "Step 0 is scored after BatchNorm statistics were taken on the same training batches.",
+        "Batch norms have statistics of the same training batches whenever a score is taken.",
         "The rate of a group, the one to begin with, is the median of its networks' choices.",
         f"Gains are final scores against {base}, seed by seed. Win, loss: a network's 95 % "
         "bootstrap interval over seeds leaves out 0 (its percentiles are widened for few seeds; "
@@ -118,8 +116,18 @@ def _method(result: InitResult) -> list[str]:
         *([f"Runs diverged: {', '.join(lost)}; mean gains leave these out."] if lost else []),
         *_idle(result),
         *_seen(result),
-        *(f"Left out: {name}, {why}" for name, why in result.failed.items()),
+        *(f"Left out: {name}, {' '.join(why.split())}" for name, why in result.failed.items()),
     ]
+
+
+def _choice(config: InitConfig) -> str:
+    first, *others = (f"{rate:g}" for rate in config.rates)
+    if not others:
+        return f"Every start was trained at the rate {first}"
+    return (
+        f"Every start chose its rate from {', '.join([first, *others])} (further where the best "
+        "lay on the edge) for every network by the training loss on a seed of its own"
+    )
 
 
 def _reads_images(result: InitResult) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -53,7 +55,7 @@ def train_source(config: InitConfig, family: str, data: Data) -> str:
         A digest of its parameters.
     """
     path = _path(config, family)
-    if path.is_file():
+    with contextlib.suppress(FileNotFoundError, SafetensorError):  # a damaged one is made again
         return tensor_digest(load_file(path))
     architecture = SAMPLERS[family].fit_to(ARCHITECTURES[family], data.train.settings)
     with preserve_global_state(derive_seed(SEED, "source", family)):

@@ -11,7 +11,7 @@
 | `ghn+noise` | the same, with noise of a tenth of each weight's root mean square |
 | `ghn+orthogonalize`, `ghn+calibrate` | the same, with these options of `predict_params` |
 
-Several may follow one another, as in `ghn+noise+calibrate:CHECKPOINT`.
+Several may be named, as in `ghn+noise+calibrate:CHECKPOINT`; noise comes first, calibration last.
 
 Source: LSUV is Mishkin and Matas 2016 (arXiv 1511.06422), algorithm 1.
 """

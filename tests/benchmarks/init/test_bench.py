@@ -320,6 +320,12 @@ def test_where_all_rates_diverge_the_search_goes_down_in_any_order(tmp_path, mon
         ({"starts": ("default", "magic")}, "unknown start 'magic'"),
         ({"starts": ("default", "ghn+magic")}, "ghn.noise, ghn.orthogonalize"),
         ({"starts": ("default", "lsuv+noise")}, "unknown start"),
+        ({"starts": ("default", "ghn+noise+noise")}, r"'ghn\+noise\+noise' does something twice"),
+        (
+            {"starts": ("ghn+noise+calibrate", "ghn+calibrate+noise")},
+            "starts must be at least two different ones",
+        ),
+        ({"starts": ("ghn", "ghn:vision-cifar10")}, "'ghn' and 'ghn:vision-cifar10' are the same"),
         ({"starts": ("default", "ghn:text-bytes")}, "writes networks for text"),
         ({"test_data": ("OTHER",)}, r"classes 2, image 32 .0, 1., not classes 10, image 32 .0, 1"),
         ({"test_data": ("digits", "digits:val")}, "test_data must differ"),

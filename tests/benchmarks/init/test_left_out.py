@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 
@@ -7,6 +8,7 @@ from bench_init_helpers import MODELS, MODELS_FILE, config
 from typer.testing import CliRunner
 
 from ghn.benchmarks.init import run_bench
+from ghn.benchmarks.init.save import save_result
 from ghn.cli import app
 
 
@@ -23,6 +25,10 @@ def test_networks_that_cannot_be_trained_are_left_out_with_a_reason(tmp_path):
     assert "it emits [2, 10, 30, 30], not logits of shape [2, 'classes']" in result.failed[bad[1]]
     assert "channels" in result.failed[bad[2]]
     assert "it emits 5 logits, the data have 10 classes" in result.failed[bad[3]]
+    save_result(dataclasses.replace(result, failed={"net": "first line\n\n  second"}), tmp_path)
+    page = (tmp_path / "result.md").read_text()
+    assert "\n- Left out: net, first line second\n" in page
+    assert "Every start was trained at the rate 0.001; results are from seeds 1." in page
 
 
 def test_a_network_that_kills_its_process_is_left_out_and_the_others_are_not(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import torch
 from bench_init_helpers import MODELS, config
+from safetensors.torch import load_file
 from torch import nn
 
 from ghn.benchmarks.init import InitConfig, run_bench
@@ -50,6 +51,18 @@ def test_every_weight_of_a_language_model_is_made_orthogonal_but_no_table():
     weight = dict(model.named_parameters())["gpt2.transformer.h.0.mlp.c_fc.weight"].detach()
     gram = weight @ weight.T
     torch.testing.assert_close(gram / gram[0, 0], torch.eye(len(gram)), atol=1e-4, rtol=0)
+
+
+def test_a_damaged_network_to_take_weights_from_is_trained_again(tmp_path):
+    settings = config(
+        tmp_path, models=MODELS[:1], starts=("default", "trained"), rates=(1e-3,), seeds=(1,)
+    )
+    first = run_bench(settings)
+    [source] = (tmp_path / "runs").glob("source-*.safetensors")
+    source.write_bytes(source.read_bytes()[:1000])
+
+    assert run_bench(settings).to_dict()["networks"] == first.to_dict()["networks"]
+    load_file(source)
 
 
 def test_all_starts_are_fit_to_run(tmp_path):
