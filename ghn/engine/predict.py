@@ -80,13 +80,6 @@ class _Settings:
     calibrate: bool
     seed: int
 
-    def __post_init__(self) -> None:
-        for name in ("orthogonalize", "calibrate"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise ConfigError(f"{name} must be True or False, got {value!r}")
-        if not isinstance(self.seed, numbers.Integral) or isinstance(self.seed, bool):
-            raise ConfigError(f"seed must be an integer, got {self.seed!r}")
-
 
 def predict_params(
     model: nn.Module,
@@ -172,8 +165,15 @@ def predict_params(
     inner = check_model(model)
     has_meta = _has_meta(inner)
     target = _check_settings(has_meta, build, device, dtype)
-    settings = _Settings(
-        checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
+    settings = _checked(
+        checkpoint=checkpoint,
+        generate=generate,
+        unsupported=unsupported,
+        condition=condition,
+        noise=noise,
+        orthogonalize=orthogonalize,
+        calibrate=calibrate,
+        seed=0 if seed is None else seed,
     )
     with torch.device("cpu"):  # the caller may be building models on the meta device
         plan = _plan(inner, example_inputs, graph, settings, dtype)
@@ -192,7 +192,7 @@ def predict_params(
                     meta,
                     device=target or torch.device("cpu"),
                     dtype=dtype,
-                    seed=seed or 0,
+                    seed=settings.seed,
                     build=build,
                 )
             write(real, plan.parameters)
@@ -257,8 +257,15 @@ def predict_state_dict(
     """
     inner = check_model(model)
     target = _check_settings(True, None, device, dtype)
-    settings = _Settings(
-        checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed or 0
+    settings = _checked(
+        checkpoint=checkpoint,
+        generate=generate,
+        unsupported=unsupported,
+        condition=condition,
+        noise=noise,
+        orthogonalize=orthogonalize,
+        calibrate=calibrate,
+        seed=0 if seed is None else seed,
     )
     with torch.device("cpu"):  # the caller may be building models on the meta device
         plan = _plan(inner, example_inputs, graph, settings, dtype)
@@ -280,6 +287,17 @@ def predict_state_dict(
         if name in tensors:
             tensors[alias] = tensors[name]
     return tensors
+
+
+def _checked(**asked: Any) -> _Settings:
+    """Return settings; refuse what would pass for another value, as "no" does for True."""
+    for name in ("orthogonalize", "calibrate"):
+        if not isinstance(asked[name], bool):
+            raise ConfigError(f"{name} must be True or False, got {asked[name]!r}")
+    seed = asked["seed"]
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise ConfigError(f"seed must be an integer, got {seed!r}")
+    return _Settings(**{**asked, "seed": int(seed)})
 
 
 def _plan(
