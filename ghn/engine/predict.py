@@ -166,14 +166,7 @@ def predict_params(
     has_meta = _has_meta(inner)
     target = _check_settings(has_meta, build, device, dtype)
     settings = _checked(
-        checkpoint=checkpoint,
-        generate=generate,
-        unsupported=unsupported,
-        condition=condition,
-        noise=noise,
-        orthogonalize=orthogonalize,
-        calibrate=calibrate,
-        seed=0 if seed is None else seed,
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed
     )
     with torch.device("cpu"):  # the caller may be building models on the meta device
         plan = _plan(inner, example_inputs, graph, settings, dtype)
@@ -258,14 +251,7 @@ def predict_state_dict(
     inner = check_model(model)
     target = _check_settings(True, None, device, dtype)
     settings = _checked(
-        checkpoint=checkpoint,
-        generate=generate,
-        unsupported=unsupported,
-        condition=condition,
-        noise=noise,
-        orthogonalize=orthogonalize,
-        calibrate=calibrate,
-        seed=0 if seed is None else seed,
+        checkpoint, generate, unsupported, condition, noise, orthogonalize, calibrate, seed
     )
     with torch.device("cpu"):  # the caller may be building models on the meta device
         plan = _plan(inner, example_inputs, graph, settings, dtype)
@@ -289,15 +275,16 @@ def predict_state_dict(
     return tensors
 
 
-def _checked(**asked: Any) -> _Settings:
+def _checked(*asked: Any) -> _Settings:
     """Return settings; refuse what would pass for another value, as "no" does for True."""
+    values = dict(zip((f.name for f in dataclasses.fields(_Settings)), asked, strict=True))
     for name in ("orthogonalize", "calibrate"):
-        if not isinstance(asked[name], bool):
-            raise ConfigError(f"{name} must be True or False, got {asked[name]!r}")
-    seed = asked["seed"]
+        if not isinstance(values[name], bool):
+            raise ConfigError(f"{name} must be True or False, got {values[name]!r}")
+    seed = 0 if values["seed"] is None else values["seed"]
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
         raise ConfigError(f"seed must be an integer, got {seed!r}")
-    return _Settings(**{**asked, "seed": int(seed)})
+    return _Settings(**{**values, "seed": int(seed)})
 
 
 def _plan(
