@@ -7,6 +7,7 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, overload
 
@@ -109,6 +110,8 @@ class GHNConfig(Config):
         modality: What the training networks read: `"vision"` or `"text"`.
         spread: Largest factor by which an emitted weight's size may differ from the rule of
             `ghn.engine.magnitude`; above 1.
+        learning_rate: Recommended to train what is predicted with AdamW: the median of what a
+            benchmark's networks chose. None where nothing was measured.
         support: What the hypernetwork was trained for; see `Support`.
         operators: Number of operators in the vocabulary it was built with.
     """
@@ -121,6 +124,7 @@ class GHNConfig(Config):
     base: BaseConfig | None = None
     modality: str = "vision"
     spread: float = 1.25
+    learning_rate: float | None = None
     support: Support = dataclasses.field(default_factory=Support)
     operators: int = len(OPERATORS)
 
@@ -144,6 +148,8 @@ class GHNConfig(Config):
             )
         if not self.spread > 1.0:
             raise ConfigError(f"spread must be above 1, got {self.spread}")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
 
     @property
     def embedding_dim(self) -> int:

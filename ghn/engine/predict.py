@@ -334,6 +334,7 @@ def _plan(
         checkpoint=label,
         seconds=0.0,
         notes=(*notes, *graph.assumptions),
+        learning_rate=getattr(hypernetwork.config, "learning_rate", None) if names else None,
     )
     return _Plan(parameters, aliases, recipes, report, own)
 

@@ -32,6 +32,8 @@ class Report:
         seconds: Wall-clock time of the whole call, loading the checkpoint included.
         notes: Sentences on what was taken for granted, or is unlike what the checkpoint was trained
             on; empty for most models that read what it was trained on.
+        learning_rate: Recommended to train the model with AdamW from here, as the checkpoint says;
+            None where it says nothing, or nothing was predicted.
     """
 
     predicted: dict[str, str]
@@ -40,6 +42,7 @@ class Report:
     seconds: float
     notes: tuple[str, ...] = ()
     scaled: dict[str, float] = dataclasses.field(default_factory=dict)
+    learning_rate: float | None = None
 
     def __str__(self) -> str:
         total = len(self.predicted) + len(self.kept)
@@ -52,6 +55,10 @@ class Report:
         examples = {reason: name for name, reason in reversed(self.kept.items())}
         for reason, count in collections.Counter(self.kept.values()).most_common():
             lines.append(f"kept {count}, {reason} ({REASONS[reason]}), such as {examples[reason]}")
+        if self.learning_rate is not None:
+            lines.append(
+                f"to train from here, begin with a learning rate of {self.learning_rate:g} (AdamW)"
+            )
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:

@@ -67,8 +67,9 @@ def export(
     side = trainer.task.settings.get("image")
     support = support.replace(image_sides=(side,) if side else ())
     ghn = trainer.averaged()
-    settings = config.replace(ghn=ghn.config.replace(support=Support()))  # of `start`, perhaps
-    ghn.config = ghn.config.replace(support=support.joined(ghn.config.support))
+    settings = config.replace(ghn=ghn.config.replace(support=Support(), learning_rate=None))
+    joined = support.joined(ghn.config.support)
+    ghn.config = ghn.config.replace(support=joined, learning_rate=None)  # of `start`, perhaps
     with _all_or_nothing(Path(folder)) as made:
         ghn.save_pretrained(made, dtype=dtype)
         stored = type(ghn).from_pretrained(made).eval()

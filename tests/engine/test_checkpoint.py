@@ -199,6 +199,28 @@ def test_an_unknown_name_lists_near_ones(folder, monkeypatch):
         GHN.from_pretrained("vision-cifar")
 
 
+@pytest.mark.parametrize(
+    ("name", "table", "start"),
+    [
+        ("vision-cifar10", "test", "ghn:vision-cifar10"),
+        ("vision-cifar10-tiled", "test", "ghn:vision-cifar10-tiled"),
+        ("vision-cifar10-tiled-long", "test", "ghn:vision-cifar10-tiled-long"),
+        ("text-bytes", "gpts-clip", "ghn"),
+    ],
+)
+def test_embedded_checkpoints_recommend_the_rate_of_their_benchmark(name, table, start):
+    results = Path(__file__).parents[2] / "results" / f"bench-init-{table}.json"
+    summary = json.loads(results.read_text())["summary"]
+    [rate] = {r["rate"] for r in summary if r["start"] == start and r["group"] in ("all", "GPT")}
+
+    assert load_ghn(name).config.learning_rate == rate
+
+
+def test_a_recommended_rate_is_a_rate():
+    with pytest.raises(ConfigError, match="learning_rate must be above 0, got -1"):
+        GHNConfig(learning_rate=-1.0)
+
+
 def test_an_embedded_name_is_found(folder, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "embedded_checkpoints", lambda: {"mine": folder})
 

@@ -363,7 +363,17 @@ def test_the_report_reads_as_text_and_as_json():
     assert "such as unused" in text
     assert data["predicted"] == {"head.weight": "fake"}
     assert data["kept"]["unused"] == "untouched"
-    assert set(data) == {"predicted", "kept", "checkpoint", "scaled", "seconds", "notes"}
+    fields = {"predicted", "kept", "checkpoint", "scaled", "seconds", "notes", "learning_rate"}
+    assert set(data) == fields
+    assert "learning rate" not in text  # this checkpoint names none
+
+
+def test_the_report_names_the_learning_rate_of_the_checkpoint():
+    report = predict_params(Small(), X, checkpoint="vision-cifar10", unsupported="predict")
+
+    assert "begin with a learning rate of 0.003 (AdamW)" in str(report)
+    kept = predict_params(Small(), X, checkpoint="vision-cifar10", generate=lambda name: False)
+    assert kept.learning_rate is None
 
 
 def test_what_the_trace_assumed_is_in_the_report():
