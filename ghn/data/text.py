@@ -7,6 +7,7 @@ Shape letters used in this file:
 from __future__ import annotations
 
 import bz2
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -229,12 +230,12 @@ def load_tokenizer(name: str, vocabulary: int) -> Any:
         DataError: As `load_text`.
         ConfigError: As `load_text`.
     """
-    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
     text = _read(_place(name), "train")
     path = cache_folder() / "tokenizers" / f"{_hash(text)}-{vocabulary}.json"
-    if (kept := _kept_tokenizer(path)) is not None:
-        return kept
+    with contextlib.suppress(Exception):  # absent or damaged: tokenizers says it no better
+        return Tokenizer.from_file(str(path))
     learner = ByteLevelBPETokenizer()
     learner.train_from_iterator(
         text.decode(errors="replace").splitlines(keepends=True),
@@ -243,17 +244,7 @@ def load_tokenizer(name: str, vocabulary: int) -> Any:
     )
     with atomic_path(path) as temporary:
         learner.save(str(temporary))
-    return _kept_tokenizer(path)
-
-
-def _kept_tokenizer(path: Path) -> Any:
-    """Return the tokenizer in a file of the cache, or None if it is absent or damaged."""
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception:  # tokenizers raises nothing more specific
-        return None
+    return Tokenizer.from_file(str(path))
 
 
 def _hash(text: bytes) -> str:

@@ -67,9 +67,9 @@ def export(
     side = trainer.task.settings.get("image")
     support = support.replace(image_sides=(side,) if side else ())
     ghn = trainer.averaged()
-    settings = config.replace(ghn=ghn.config.replace(support=Support(), learning_rate=None))
-    joined = support.joined(ghn.config.support)
-    ghn.config = ghn.config.replace(support=joined, learning_rate=None)  # of `start`, perhaps
+    learned = ghn.config.replace(learning_rate=None)  # this and its support are of `start`, perhaps
+    settings = config.replace(ghn=learned.replace(support=Support()))
+    ghn.config = learned.replace(support=support.joined(learned.support))
     with _all_or_nothing(Path(folder)) as made:
         ghn.save_pretrained(made, dtype=dtype)
         stored = type(ghn).from_pretrained(made).eval()

@@ -32,7 +32,7 @@ def first_hypernetwork(config: TrainConfig) -> GHN:
         _, kept = read_state(file)
         with preserve_global_state():
             return GHN(GHNConfig.from_dict(kept["ghn"]))
-    wanted = (config.ghn or GHNConfig()).replace(modality=config.modality)
+    wanted = config.ghn or GHNConfig(modality=config.modality)
     with preserve_global_state(derive_seed(config.seed, "init")):
         fresh = GHN(wanted)
     if not config.start:

@@ -28,10 +28,13 @@ AFTERWARDS: dict[str, dict[str, Any]] = {
 
 
 def parts_of(start: str) -> tuple[str, list[str], str]:
-    """Return the kind of a start, what is done afterwards, and the checkpoint, as in `a+b:c`."""
+    """Return the kind of a start, what is done afterwards, and the checkpoint, as in `a+b:c`.
+
+    What is done afterwards is sorted: it means the same in any order.
+    """
     kind, _, checkpoint = start.partition(":")
     kind, *afterwards = kind.split("+")
-    return kind, afterwards, checkpoint
+    return kind, sorted(afterwards), checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,7 @@ class InitConfig(Config):
             raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if self.scored_on not in SCORED_ON:
             raise ConfigError(f"scored_on must be 'val' or 'test', got {self.scored_on!r}")
-        distinct = {(kind, *sorted(then), name) for kind, then, name in map(parts_of, self.starts)}
+        distinct = {(kind, *then, name) for kind, then, name in map(parts_of, self.starts)}
         if len(distinct) != len(self.starts) or len(self.starts) < 2:
             raise ConfigError(f"starts must be at least two different ones, got {self.starts}")
         for start in self.starts:
